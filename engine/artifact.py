@@ -1,0 +1,315 @@
+"""The step artifact: an ONNX file whose metadata says what its state is. Read, validated and written here alone.
+
+The graph computes one step of a batch: inputs `(B, *frame)` and states `(B, *shape)` in, outputs `(B, *out)` and next
+states out. States are paired by the metadata, never by order. Two metadata entries: `undertow`, the `StepSpec` as
+JSON, and `undertow.sha256`, the digest of that JSON and of everything in the graph that decides a result.
+"""
+
+import hashlib
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import TensorProto
+
+from .errors import ArtifactError
+
+FORMAT = 1
+SPEC_KEY, DIGEST_KEY = "undertow", "undertow.sha256"
+MAX_FILE_BYTES = 2**31 - 1  # what a protobuf can hold
+MAX_SPEC_BYTES = 64 * 2**20
+MAX_TENSOR_BYTES = 256 * 2**20  # one frame, output or state of one stream
+
+T = TypeVar("T")
+
+DType = Literal["float32", "float64", "float16", "int8", "int16", "int32", "int64", "uint8", "bool"]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
+Dim = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
+Shape = Annotated[tuple[Dim, ...], msgspec.Meta(max_length=16)]
+Count = Annotated[int, msgspec.Meta(ge=1, le=2**20)]
+
+
+class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A validated value from a file."""
+
+
+class TensorSpec(Struct):
+    """One input or output of the step graph, without the batch axis (and without the frames-per-step axis)."""
+
+    name: Name
+    shape: Shape
+    dtype: DType
+
+
+class StateSpec(Struct):
+    """One tensor that is carried from a step to the next: graph input `name`, graph output `next`.
+
+    initial: a number that fills the tensor, or its bytes (C order, little-endian; base64 in the JSON).
+    """
+
+    name: Name
+    next: Name
+    shape: Shape
+    dtype: DType
+    initial: float | bytes = 0.0
+
+    def initial_value(self) -> np.ndarray:
+        """The state of a stream that has seen nothing, of `shape` and `dtype`."""
+        if isinstance(self.initial, bytes):
+            little = np.dtype(self.dtype).newbyteorder("<")
+            return np.frombuffer(self.initial, little).astype(self.dtype).reshape(self.shape)
+        return np.full(self.shape, self.initial, self.dtype)
+
+
+class Parity(Struct):
+    """One line of the certificate: how far a backend was from the reference over random sequences."""
+
+    backend: Name
+    reference: Name
+    sequences: Annotated[int, msgspec.Meta(ge=1)]
+    lengths: tuple[int, ...]
+    max_abs_error: dict[str, float]
+
+
+class Origin(Struct):
+    """Where the artifact came from."""
+
+    framework: str
+    versions: dict[str, str] = {}
+    weights_sha256: str = ""
+
+
+class StepSpec(Struct):
+    """What a step graph means.
+
+    delay: frames that an output trails its input by.
+    frames_per_step: K; where K > 1 graph inputs are `(B, K, *frame)`.
+    outputs_per_step: M; where M > 1 graph outputs are `(B, M, *out)`.
+    valid_input: a graph input, int64 `(B,)`: how many of the step's K frames are real; the rest of a stream's steps,
+        after its end, push out the tail. Needed where delay > 0.
+    certificate: the parity certificate, a line for each backend.
+    """
+
+    inputs: Annotated[tuple[TensorSpec, ...], msgspec.Meta(min_length=1, max_length=256)]
+    outputs: Annotated[tuple[TensorSpec, ...], msgspec.Meta(min_length=1, max_length=256)]
+    states: Annotated[tuple[StateSpec, ...], msgspec.Meta(max_length=4096)]
+    format: int = FORMAT
+    delay: Annotated[int, msgspec.Meta(ge=0, le=2**20)] = 0
+    frames_per_step: Count = 1
+    outputs_per_step: Count = 1
+    valid_input: Name | None = None
+    sample_rate_hz: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    labels: tuple[str, ...] | None = None
+    origin: Origin | None = None
+    certificate: tuple[Parity, ...] = ()
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of one stream's states alone."""
+        return sum(math.prod(s.shape) * np.dtype(s.dtype).itemsize for s in self.states)
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A step graph with its meaning. fingerprint (16 bytes) binds snapshots to graph, weights and state layout."""
+
+    spec: StepSpec
+    model: onnx.ModelProto
+    fingerprint: bytes
+    path: Path | None = None
+
+    @property
+    def name(self) -> str:
+        return self.path.name if self.path else "<model in memory>"
+
+
+def read_artifact(path: str | os.PathLike[str]) -> Artifact:
+    """The artifact at `path`, wholly validated. Raises ArtifactError, with the offending field's path."""
+    path = Path(path)
+    model = load_model(path)
+    found = {p.key: p.value for p in model.metadata_props}
+    if SPEC_KEY not in found:
+        raise ArtifactError(
+            f"{path}: has no 'undertow' metadata, so it is not a step artifact; "
+            "make one with `undertow export` (torch), `undertow convert` (whole-sequence ONNX) or `undertow adopt` (an ONNX step graph)"
+        )
+    text = found[SPEC_KEY].encode()
+    if len(text) > MAX_SPEC_BYTES:
+        raise ArtifactError(f"{path}: metadata has {len(text)} bytes, at most {MAX_SPEC_BYTES} are allowed")
+    version = _decode(path, text, _FormatOnly).format
+    if version != FORMAT:
+        raise ArtifactError(f"{path}: artifact format {version}, this version of undertow reads {FORMAT}; export the model again")
+    if found.get(DIGEST_KEY) != _digest(text, model):
+        raise ArtifactError(f"{path}: the checksum does not match; the file is damaged or was edited, export the model again")
+    spec = _decode(path, text, StepSpec)
+    _check(str(path), spec, model.graph)
+    return Artifact(spec, model, _fingerprint(spec, model), path)
+
+
+def make_artifact(model: onnx.ModelProto, spec: StepSpec, path: Path | None = None) -> Artifact:
+    """An artifact in memory. Raises ArtifactError where spec and graph disagree."""
+    _check(str(path or "<model in memory>"), spec, model.graph)
+    return Artifact(spec, model, _fingerprint(spec, model), path)
+
+
+def write_artifact(path: str | os.PathLike[str], model: onnx.ModelProto, spec: StepSpec) -> Artifact:
+    """Writes the step artifact in one move (a reader sees the old file or the new one) and returns it."""
+    path = Path(path)
+    artifact = make_artifact(model, spec, path)
+    text = msgspec.json.encode(spec)
+    out = onnx.ModelProto()
+    out.CopyFrom(model)
+    kept = [p for p in out.metadata_props if p.key not in (SPEC_KEY, DIGEST_KEY)]
+    del out.metadata_props[:]
+    out.metadata_props.extend(kept)
+    for key, value in ((SPEC_KEY, text.decode()), (DIGEST_KEY, _digest(text, out))):
+        out.metadata_props.add(key=key, value=value)
+    data = out.SerializeToString()
+    if len(data) > MAX_FILE_BYTES:
+        raise ArtifactError(f"{path}: the model has {len(data)} bytes, an ONNX file holds at most {MAX_FILE_BYTES}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
+    return Artifact(artifact.spec, out, artifact.fingerprint, path)
+
+
+def load_model(path: Path) -> onnx.ModelProto:
+    """The ONNX model at `path` with external data, if any, read from its own folder alone."""
+    try:
+        size = path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            raise ArtifactError(f"{path}: has {size} bytes, an ONNX file holds at most {MAX_FILE_BYTES}")
+        data = path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read ({error.strerror or error})") from error
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except DecodeError as error:
+        raise ArtifactError(f"{path}: is not an ONNX file, or is damaged ({error})") from error
+    if not model.graph.node and not model.graph.output:
+        raise ArtifactError(f"{path}: is not an ONNX file, or its graph is empty")
+    for tensor in model.graph.initializer:
+        if tensor.data_location == TensorProto.EXTERNAL:
+            _inline(path, tensor)
+    return model
+
+
+def _inline(path: Path, tensor: TensorProto) -> None:
+    """Reads a tensor's external data into it."""
+    info = {e.key: e.value for e in tensor.external_data}
+    location = info.get("location", "")
+    folder = path.parent.resolve()
+    file = (folder / location).resolve()
+    if not location or Path(location).is_absolute() or not file.is_relative_to(folder):
+        raise ArtifactError(f"{path}: initializer '{tensor.name}': external data at '{location}' is outside of the model's folder; refused")
+    try:
+        offset = int(info.get("offset", 0))
+        with file.open("rb") as handle:
+            available = handle.seek(0, os.SEEK_END) - offset
+            length = int(info.get("length", available))
+            if offset < 0 or length < 0 or length > available:
+                raise ArtifactError(
+                    f"{path}: initializer '{tensor.name}': external data names bytes {offset}..{offset + length} of '{location}', "
+                    f"which has {available + offset}"
+                )
+            handle.seek(offset)
+            tensor.raw_data = handle.read(length)
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: initializer '{tensor.name}': external data at '{location}' cannot be read ({error})") from error
+    del tensor.external_data[:]
+    tensor.data_location = TensorProto.DEFAULT
+
+
+class _FormatOnly(msgspec.Struct):
+    format: int = FORMAT
+
+
+def _decode(path: Path, text: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except msgspec.DecodeError as error:
+        raise ArtifactError(f"{path}: metadata: {error}") from error
+
+
+def _graph_hash(model: onnx.ModelProto) -> "hashlib._Hash":
+    """Over everything that decides a result: graph, operator sets, functions; not names of producers or comments."""
+    digest = hashlib.sha256()
+    for opset in sorted((o.domain, o.version) for o in model.opset_import):
+        digest.update(repr(opset).encode())
+    for part in (model.graph, *model.functions):
+        data = part.SerializeToString(deterministic=True)
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest
+
+
+def _digest(text: bytes, model: onnx.ModelProto) -> str:
+    digest = _graph_hash(model)
+    digest.update(text)
+    return digest.hexdigest()
+
+
+def _fingerprint(spec: StepSpec, model: onnx.ModelProto) -> bytes:
+    digest = _graph_hash(model)
+    digest.update(msgspec.json.encode((spec.inputs, spec.states, spec.frames_per_step)))
+    return digest.digest()[:16]
+
+
+def _check(where: str, spec: StepSpec, graph: onnx.GraphProto) -> None:
+    """Spec and graph agree in every name, shape and dtype; sizes are bounded."""
+    initializers = {t.name for t in graph.initializer}
+    given = {v.name: v for v in graph.input if v.name not in initializers}
+    results = {v.name: v for v in graph.output}
+    wanted: list[tuple[str, str, tuple[int, ...], str, dict[str, onnx.ValueInfoProto]]] = []
+    steps, outs = spec.frames_per_step, spec.outputs_per_step
+    for i, t in enumerate(spec.inputs):
+        wanted.append((f"inputs[{i}]", t.name, (steps, *t.shape) if steps > 1 else t.shape, t.dtype, given))
+    for i, t in enumerate(spec.outputs):
+        wanted.append((f"outputs[{i}]", t.name, (outs, *t.shape) if outs > 1 else t.shape, t.dtype, results))
+    for i, s in enumerate(spec.states):
+        wanted.append((f"states[{i}].name", s.name, s.shape, s.dtype, given))
+        wanted.append((f"states[{i}].next", s.next, s.shape, s.dtype, results))
+    if spec.valid_input is not None:
+        wanted.append(("valid_input", spec.valid_input, (), "int64", given))
+    for field, name, shape, dtype, where_from in wanted:
+        _check_tensor(f"{where}: {field}", name, shape, dtype, where_from)
+    for i, s in enumerate(spec.states):
+        if isinstance(s.initial, bytes):
+            expected = math.prod(s.shape) * np.dtype(s.dtype).itemsize
+            if len(s.initial) != expected:
+                raise ArtifactError(f"{where}: states[{i}].initial: has {len(s.initial)} bytes, shape {s.shape} of {s.dtype} needs {expected}")
+    named = [name for _, name, _, _, source in wanted if source is given]
+    for name in given:
+        if name not in named:
+            raise ArtifactError(f"{where}: graph input '{name}' is neither an input nor a state in the metadata")
+    for source in (given, results):
+        names = [name for _, name, _, _, s in wanted if s is source]
+        twice = {n for n in names if names.count(n) > 1}
+        if twice and source is given:
+            raise ArtifactError(f"{where}: graph input '{min(twice)}' is named twice in the metadata")
+    if spec.delay and spec.valid_input is None:
+        raise ArtifactError(f"{where}: delay is {spec.delay} but valid_input is not set; a delayed graph must know where its stream ends")
+
+
+def _check_tensor(field: str, name: str, shape: tuple[int, ...], dtype: str, found: dict[str, onnx.ValueInfoProto]) -> None:
+    if name not in found:
+        raise ArtifactError(f"{field}: the graph has no '{name}'; it has {sorted(found)}")
+    kind = found[name].type.tensor_type
+    got = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name if kind.elem_type in _NUMERIC else TensorProto.DataType.Name(kind.elem_type)
+    if got != dtype:
+        raise ArtifactError(f"{field}: '{name}' is {got} in the graph, {dtype} in the metadata")
+    dims = [d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in kind.shape.dim]
+    if not kind.HasField("shape") or not dims or dims[1:] != list(shape) or isinstance(dims[0], int):
+        raise ArtifactError(f"{field}: '{name}' has shape {dims} in the graph, expected ['B', {', '.join(map(str, shape))}] with a symbolic batch axis")
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if size > MAX_TENSOR_BYTES:
+        raise ArtifactError(f"{field}: '{name}' has {size} bytes a stream, at most {MAX_TENSOR_BYTES} are allowed")
+
+
+_NUMERIC = {onnx.helper.np_dtype_to_tensor_dtype(np.dtype(d)) for d in DType.__args__}

@@ -1,0 +1,242 @@
+"""Sixteen float32 lanes as a numba value, and the arithmetic of compiled programs on it.
+
+LLVM maps the sixteen lanes to whatever the processor has: one AVX-512 register, two AVX2, four NEON. Every operation
+is a single IEEE operation a lane (fused multiply-add is written as such, nothing is contracted or reordered), so a
+program's bits do not depend on the vector length. Addresses are int64; memory is little-endian and need not be aligned.
+"""
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.core.datamodel import models
+from numba.core.extending import intrinsic, overload, register_model
+
+LANES = 16
+_FLOAT, _I32, _I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+_VECTOR = ir.VectorType(_FLOAT, LANES)
+_IVECTOR = ir.VectorType(_I32, LANES)
+
+
+class Float32x16(types.Type):
+    """The type of sixteen float32 lanes."""
+
+    def __init__(self) -> None:
+        super().__init__(name="float32x16")
+
+
+float32x16 = Float32x16()
+
+
+@register_model(Float32x16)
+class _Model(models.PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: Any) -> None:
+        super().__init__(dmm, fe_type, _VECTOR)
+
+
+def _instruction(result: Any, build: Callable[..., Any], *argument_types: Any) -> Any:
+    """A function of compiled code that is `build(builder, *llvm_values)`."""
+    arity = len(argument_types)
+
+    def typing(_context: Any, *arguments: Any) -> Any:
+        if any(not isinstance(a, types.Integer) if want is types.int64 else a != want for a, want in zip(arguments, argument_types, strict=True)):
+            return None
+
+        def codegen(context: Any, builder: Any, _signature: Any, values: Sequence[Any]) -> Any:
+            out = build(builder, *values)
+            return context.get_dummy_value() if result is types.void else out
+
+        return result(*argument_types), codegen
+
+    # numba reads the arity of an intrinsic off its Python signature
+    names = ", ".join("abcdefgh"[:arity])
+    scope: dict[str, Any] = {"typing": typing}
+    exec(f"def instruction(typingctx, {names}):\n    return typing(typingctx, {names})\n", scope)
+    return intrinsic(scope["instruction"])
+
+
+def _call(builder: Any, name: str, result: Any, *values: Any) -> Any:
+    kind = ir.FunctionType(result, [v.type for v in values])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), values)
+
+
+def _pointer(builder: Any, address: Any, kind: Any) -> Any:
+    return builder.inttoptr(address, kind.as_pointer())
+
+
+def _splat(builder: Any, scalar: Any) -> Any:
+    empty = ir.Constant(ir.VectorType(scalar.type, LANES), ir.Undefined)
+    one = builder.insert_element(empty, scalar, _I32(0))
+    return builder.shuffle_vector(one, empty, ir.Constant(_IVECTOR, [0] * LANES))
+
+
+def _constant(value: float) -> Any:
+    return ir.Constant(_VECTOR, [ir.Constant(_FLOAT, float(np.float32(value)))] * LANES)
+
+
+def _load(builder: Any, address: Any) -> Any:
+    return builder.load(_pointer(builder, address, _VECTOR), align=4)
+
+
+def _store(builder: Any, address: Any, value: Any) -> None:
+    builder.store(value, _pointer(builder, address, _VECTOR), align=4)
+
+
+def _mask(builder: Any, count: Any) -> Any:
+    lanes = ir.Constant(_IVECTOR, list(range(LANES)))
+    return builder.icmp_signed("<", lanes, _splat(builder, builder.trunc(count, _I32)))
+
+
+def _load_some(builder: Any, address: Any, count: Any, rest: Any) -> Any:
+    pointer, mask = _pointer(builder, address, _VECTOR), _mask(builder, count)
+    return _call(builder, "llvm.masked.load.v16f32.p0v16f32", _VECTOR, pointer, _I32(4), mask, _splat(builder, rest))
+
+
+def _store_some(builder: Any, address: Any, value: Any, count: Any) -> None:
+    pointer, mask = _pointer(builder, address, _VECTOR), _mask(builder, count)
+    _call(builder, "llvm.masked.store.v16f32.p0v16f32", ir.VoidType(), value, pointer, _I32(4), mask)
+
+
+def _times_power_of_two(builder: Any, value: Any, exponent: Any) -> Any:
+    """value * 2**exponent for integral exponents in [-126, 127], by building the float's bits."""
+    whole = builder.add(builder.fptosi(exponent, _IVECTOR), ir.Constant(_IVECTOR, [127] * LANES))
+    return builder.fmul(value, builder.bitcast(builder.shl(whole, ir.Constant(_IVECTOR, [23] * LANES)), _VECTOR))
+
+
+def _exponent(builder: Any, value: Any) -> Any:
+    """e of value = m * 2**e with m in [0.5, 1), for normal positive values."""
+    bits = builder.lshr(builder.bitcast(value, _IVECTOR), ir.Constant(_IVECTOR, [23] * LANES))
+    return builder.sitofp(builder.sub(bits, ir.Constant(_IVECTOR, [126] * LANES)), _VECTOR)
+
+
+def _mantissa(builder: Any, value: Any) -> Any:
+    """m of value = m * 2**e with m in [0.5, 1), for normal positive values."""
+    bits = builder.and_(builder.bitcast(value, _IVECTOR), ir.Constant(_IVECTOR, [0x007FFFFF] * LANES))
+    return builder.bitcast(builder.or_(bits, ir.Constant(_IVECTOR, [0x3F000000] * LANES)), _VECTOR)
+
+
+def _fold(combine: Callable[..., Any]) -> Callable[..., Any]:
+    """Sixteen lanes to one: lane l with lane l + 8, then + 4, + 2, + 1."""
+
+    def build(builder: Any, value: Any) -> Any:
+        undefined = ir.Constant(_VECTOR, ir.Undefined)
+        for half in (8, 4, 2, 1):
+            order = [(lane + half) % LANES for lane in range(LANES)]
+            value = combine(builder, value, builder.shuffle_vector(value, undefined, ir.Constant(_IVECTOR, order)))
+        return builder.extract_element(value, _I32(0))
+
+    return build
+
+
+def _choose(relation: str) -> Callable[..., Any]:
+    return lambda builder, a, b: builder.select(builder.fcmp_ordered(relation, a, b), a, b)
+
+
+_maximum, _minimum, _add = _choose(">"), _choose("<"), lambda builder, a, b: builder.fadd(a, b)
+_V, _F, _A, _N = float32x16, types.float32, types.int64, types.void
+
+load = _instruction(_V, _load, _A)
+store = _instruction(_N, _store, _A, _V)
+load_some = _instruction(_V, _load_some, _A, _A, _F)
+store_some = _instruction(_N, _store_some, _A, _V, _A)
+splat = _instruction(_V, _splat, _F)
+first_lane = _instruction(_F, lambda builder, v: builder.extract_element(v, _I32(0)), _V)
+fold_add = _instruction(_F, _fold(_add), _V)
+fold_max = _instruction(_F, _fold(_maximum), _V)
+fold_min = _instruction(_F, _fold(_minimum), _V)
+vfma = _instruction(_V, lambda builder, a, b, c: _call(builder, "llvm.fma.v16f32", _VECTOR, a, b, c), _V, _V, _V)
+vmax = _instruction(_V, _maximum, _V, _V)
+vmin = _instruction(_V, _minimum, _V, _V)
+vsqrt = _instruction(_V, lambda builder, a: _call(builder, "llvm.sqrt.v16f32", _VECTOR, a), _V)
+vabs = _instruction(_V, lambda builder, a: _call(builder, "llvm.fabs.v16f32", _VECTOR, a), _V)
+vfloor = _instruction(_V, lambda builder, a: _call(builder, "llvm.floor.v16f32", _VECTOR, a), _V)
+vceil = _instruction(_V, lambda builder, a: _call(builder, "llvm.ceil.v16f32", _VECTOR, a), _V)
+vround = _instruction(_V, lambda builder, a: _call(builder, "llvm.rint.v16f32", _VECTOR, a), _V)
+vcopysign = _instruction(_V, lambda builder, a, b: _call(builder, "llvm.copysign.v16f32", _VECTOR, a, b), _V, _V)
+where_less = _instruction(
+    _V, lambda builder, a, b, x, y: builder.select(builder.fcmp_ordered("<", a, b), x, y), _V, _V, _V, _V
+)
+times_power_of_two = _instruction(_V, _times_power_of_two, _V, _V)
+exponent = _instruction(_V, _exponent, _V)
+mantissa = _instruction(_V, _mantissa, _V)
+
+
+def _arithmetic(symbol: Callable[..., Any], name: str) -> None:
+    build = _instruction(_V, lambda builder, a, b: getattr(builder, name)(a, b), _V, _V)
+
+    def implement(a, b):  # numba compares the two signatures, annotations included
+        if a == float32x16 and b == float32x16:
+            return lambda a, b: build(a, b)
+        return None
+
+    overload(symbol)(implement)
+
+
+_arithmetic(operator.add, "fadd")
+_arithmetic(operator.sub, "fsub")
+_arithmetic(operator.mul, "fmul")
+_arithmetic(operator.truediv, "fdiv")
+
+
+def constant(value: float) -> Any:
+    """A function of compiled code, without arguments, that gives `value` in all lanes."""
+    return _instruction_without_arguments(_constant(value))
+
+
+def _instruction_without_arguments(value: Any) -> Any:
+    def literal(typingctx: Any) -> Any:
+        return float32x16(), lambda context, builder, signature, values: value
+
+    return intrinsic(literal)
+
+
+def _scalar_access(kind: Any, llvm: Any, stored: Any = None) -> tuple[Any, Any]:
+    stored = stored or llvm
+
+    def read(builder: Any, address: Any) -> Any:
+        value = builder.load(_pointer(builder, address, stored), align=1)
+        return builder.trunc(value, llvm) if stored is not llvm else value
+
+    def write(builder: Any, address: Any, value: Any) -> None:
+        value = builder.zext(value, stored) if stored is not llvm else value
+        builder.store(value, _pointer(builder, address, stored), align=1)
+
+    return _instruction(kind, read, _A), _instruction(_N, write, _A, kind)
+
+
+get_float32, set_float32 = _scalar_access(types.float32, _FLOAT)
+get_int64, _set_int64 = _scalar_access(types.int64, _I64)
+get_int32, _set_int32 = _scalar_access(types.int32, _I32)
+get_bool, set_bool = _scalar_access(types.boolean, ir.IntType(1), ir.IntType(8))
+
+
+@njit
+def set_int64(address, value):
+    _set_int64(address, np.int64(value))
+
+
+@intrinsic
+def set_int32(typingctx, address, value):
+    """Stores the low 32 bits of an integer."""
+
+    def codegen(context: Any, builder: Any, signature: Any, values: Sequence[Any]) -> Any:
+        builder.store(context.cast(builder, values[1], signature.args[1], types.int32), _pointer(builder, values[0], _I32), align=1)
+        return context.get_dummy_value()
+
+    return types.void(address, value), codegen
+
+
+@intrinsic
+def copy_bytes(typingctx, target, source, count):
+    """count bytes from source to target, which do not overlap."""
+
+    def codegen(context: Any, builder: Any, signature: Any, values: Sequence[Any]) -> Any:
+        byte = ir.IntType(8)
+        cgutils.raw_memcpy(builder, _pointer(builder, values[0], byte), _pointer(builder, values[1], byte), values[2], 1, align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), codegen

@@ -1,0 +1,79 @@
+"""What a whole-sequence graph does at a few concrete sizes: every tensor's shape, and values that depend on sizes alone.
+
+Shape arithmetic is not re-implemented: the graph is run, once for each of a few (batch, length) pairs, with every
+tensor as an output. An axis that always has the batch's size is the batch; a value that no input reaches, and that is
+the same in every world, is a constant.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from ..engine.errors import ExportError
+
+SIZES = ((3, 7), (5, 7), (3, 11))  # (batch, length): no constant follows them, no two axes can be mistaken
+
+Feed = Mapping[str, np.ndarray]
+
+
+class Worlds:
+    """shapes[tensor]: its shape in each world. known[tensor]: its value in each, for tensors that no input's value reaches."""
+
+    def __init__(self, model: onnx.ModelProto, feed: Callable[[int, int], Feed]):
+        free = value_free(model.graph)
+        names = [name for node in model.graph.node for name in node.output if name]
+        session = _session(model, names)
+        runs = [_run(session, names, feed(*size)) for size in SIZES]
+        constants = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+        feeds = [feed(*size) for size in SIZES]
+        self.known = {name: tuple(run[name] for run in runs) for name in names if name in free}
+        self.known |= {name: (array,) * len(SIZES) for name, array in constants.items()}
+        self.shapes = {name: tuple(run[name].shape for run in runs) for name in names}
+        self.shapes |= {v.name: tuple(f[v.name].shape for f in feeds) for v in model.graph.input}
+        self.shapes |= {name: (array.shape,) * len(SIZES) for name, array in constants.items()}
+
+
+def value_free(graph: onnx.GraphProto) -> set[str]:
+    """Names of the tensors that depend on constants and on sizes of inputs, and on no input's values."""
+    free = {t.name for t in graph.initializer} | {""}
+    for node in graph.node:
+        inner = {n for a in node.attribute if a.HasField("g") for inside in a.g.node for n in inside.input}
+        made = {n for a in node.attribute if a.HasField("g") for inside in a.g.node for n in inside.output}
+        reached = node.op_type in ("Shape", "Size") or all(name in free for name in [*node.input, *(inner - made)])
+        if reached and not node.op_type.startswith("Random") and node.op_type != "Bernoulli":
+            free.update(node.output)
+    return free - {""}
+
+
+def _session(model: onnx.ModelProto, names: list[str]) -> onnxruntime.InferenceSession:
+    watched = onnx.ModelProto()
+    watched.CopyFrom(model)
+    del watched.graph.output[:]
+    watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    return plain_session(watched)
+
+
+def plain_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    """ONNX Runtime as a plain interpreter: one thread, no rewriting of the graph, no chatter on stderr."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    try:
+        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors share no base class but Exception
+        raise ExportError(f"ONNX Runtime cannot load the graph: {error}") from error
+
+
+def _run(session: onnxruntime.InferenceSession, names: list[str], feed: Feed) -> dict[str, np.ndarray]:
+    wanted = {i.name for i in session.get_inputs()}
+    try:
+        return dict(zip(names, session.run(names, {k: v for k, v in feed.items() if k in wanted}), strict=True))
+    except Exception as error:  # as above
+        shapes = {name: array.shape for name, array in feed.items()}
+        raise ExportError(
+            f"the whole-sequence graph does not run on inputs of shapes {shapes}: {error}; "
+            "the module must take any number of streams and any length"
+        ) from error

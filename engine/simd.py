@@ -160,6 +160,9 @@ vcopysign = _instruction(_V, lambda builder, a, b: _call(builder, "llvm.copysign
 where_less = _instruction(
     _V, lambda builder, a, b, x, y: builder.select(builder.fcmp_ordered("<", a, b), x, y), _V, _V, _V, _V
 )
+keep = _instruction(
+    _V, lambda builder, v, count, rest: builder.select(_mask(builder, count), v, _splat(builder, rest)), _V, _A, _F
+)
 times_power_of_two = _instruction(_V, _times_power_of_two, _V, _V)
 exponent = _instruction(_V, _exponent, _V)
 mantissa = _instruction(_V, _mantissa, _V)

@@ -1,0 +1,98 @@
+"""The state arena: one row of bytes for each resident stream, the slots that streams own, and the index from keys to slots."""
+
+import mmap
+from collections.abc import Sequence
+from itertools import repeat
+
+import numpy as np
+
+from .artifact import StepSpec
+from .errors import ArenaFullError, StreamError, UnknownStreamError
+from .layout import FRAMES, LAST_ACTIVE, Layout
+
+Key = str | bytes | int
+
+
+class Arena:
+    """Rows for up to `max_streams` streams.
+
+    The whole address range is reserved at once and the operating system commits pages as they are touched, so growth
+    copies nothing and addresses never change. Free slots are reused last in, first out, which keeps residents together.
+    """
+
+    def __init__(self, spec: StepSpec, max_streams: int):
+        self.spec, self.layout, self.max_streams = spec, Layout.of(spec), max_streams
+        self._memory = mmap.mmap(-1, max(1, max_streams * self.layout.row_bytes), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.rows = np.frombuffer(self._memory, np.uint8).reshape(max_streams, self.layout.row_bytes)
+        counters = self.rows[:, : LAST_ACTIVE + 8].view(np.int64)
+        self.frames, self.last_active = counters[:, FRAMES // 8], counters[:, LAST_ACTIVE // 8]
+        self.generations = np.zeros(max_streams, np.int64)
+        self.index: dict[Key, int] = {}
+        self._free: list[int] = []
+        self._fresh = 0  # slots below were used before
+        self._initial = self.layout.initial_row(spec)
+
+    def lookup(self, keys: Sequence[Key]) -> np.ndarray:
+        """Slots of the keys, int64, -1 where not resident."""
+        return np.fromiter(map(self.index.get, keys, repeat(-1)), np.int64, len(keys))
+
+    def slot(self, key: Key) -> int:
+        """The slot of a resident stream. Raises UnknownStreamError."""
+        slot = self.index.get(key, -1)
+        if slot < 0:
+            raise UnknownStreamError(f"stream {key!r} is not resident (never seen, closed, dropped or expired); {len(self.index)} streams are")
+        return slot
+
+    def open(self, key: Key, now: int) -> int:
+        """A slot in its initial state for a new stream. Raises ArenaFullError."""
+        if not isinstance(key, str | bytes | int | np.integer) or isinstance(key, bool):
+            raise StreamError(f"stream key {key!r} is {type(key).__name__}; expected str, bytes or int")
+        if self._free:
+            slot = self._free.pop()
+        elif self._fresh < self.max_streams:
+            slot, self._fresh = self._fresh, self._fresh + 1
+        else:
+            raise ArenaFullError(
+                f"stream {key!r}: all {self.max_streams} slots are taken; close or drop streams, set idle_timeout_s, or raise max_streams"
+            )
+        self.rows[slot] = self._initial
+        self.last_active[slot] = now
+        self.index[key] = slot
+        return slot
+
+    def release(self, key: Key) -> None:
+        """Forgets a stream; handles to its slot become stale."""
+        slot = self.slot(key)
+        del self.index[key]
+        self.generations[slot] += 1
+        self._free.append(slot)
+
+    def idle(self, before: int) -> list[Key]:
+        """Keys of the streams whose last frame was earlier than `before`, in the order in which they were opened."""
+        slots = np.fromiter(self.index.values(), np.int64, len(self.index))
+        late = self.last_active[slots] < before
+        return [key for key, old in zip(self.index, late, strict=True) if old] if late.any() else []
+
+    def state(self, slot: int) -> dict[str, np.ndarray]:
+        """Copies of a stream's states by name."""
+        return {s.name: self.column(s.name)[slot].copy() for s in self.spec.states}
+
+    def column(self, name: str) -> np.ndarray:
+        """A view (max_streams, *shape) of one state of all slots."""
+        state = next(s for s in self.spec.states if s.name == name)
+        return self._view(self.layout.states[name], state.shape, state.dtype)
+
+    def pending(self, name: str) -> np.ndarray:
+        """A view (max_streams, K - 1, *frame) of the buffered frames of an input."""
+        tensor = next(t for t in self.spec.inputs if t.name == name)
+        return self._view(self.layout.pending[name], (self.spec.frames_per_step - 1, *tensor.shape), tensor.dtype)
+
+    def _view(self, offset: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        item = np.dtype(dtype).itemsize
+        inner = [int(np.prod(shape[i + 1 :])) * item for i in range(len(shape))]
+        return np.ndarray((self.max_streams, *shape), dtype, buffer=self._memory, offset=offset, strides=(self.layout.row_bytes, *inner))
+
+
+def address(array: np.ndarray) -> int:
+    """The address of an array's first byte."""
+    return array.__array_interface__["data"][0]

@@ -1,0 +1,80 @@
+"""Which backend runs which batch size on this machine."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .arena import Arena
+from .artifact import Artifact
+from .errors import BackendError
+from .numba_backend import NumbaBackend, seconds
+from .ort_backend import OrtBackend
+
+Backend = NumbaBackend | OrtBackend
+_SIZES = (1, 16, 256)
+_MARGIN = 0.8  # ONNX Runtime takes a batch size over where it needs less than this share of the compiled program's time
+
+
+class Backends:
+    """The chosen backends: sizes[i] is the smallest batch that runs on backends[i]."""
+
+    def __init__(self, sizes: Sequence[int], backends: Sequence[Backend], limits: dict[str, int]):
+        self.sizes, self.backends, self.limits = sizes, backends, limits
+        self.name = backends[0].name if len(backends) == 1 else ", ".join(f"{b.name} from {s}" for s, b in zip(sizes, backends, strict=True))
+
+    def at(self, count: int) -> Backend:
+        """The backend of a batch of so many streams."""
+        if len(self.backends) == 1:
+            return self.backends[0]
+        return self.backends[int(np.searchsorted(self.sizes, count, side="right")) - 1]
+
+    @property
+    def direct(self) -> NumbaBackend | None:
+        """The compiled program, where it runs single frames."""
+        first = self.backends[0]
+        return first if isinstance(first, NumbaBackend) else None
+
+
+def choose_backends(artifact: Artifact, arena: Arena, backend: str, providers: Sequence[str] | None, threads: int, max_batch: int) -> Backends:
+    """The backends for `backend` "numba", "ort" or "auto". Raises BackendError."""
+    if backend not in ("auto", "numba", "ort"):
+        raise BackendError(f"backend is {backend!r}, expected 'auto', 'numba' or 'ort'")
+    if backend == "numba":
+        if providers:
+            raise BackendError(f"providers={list(providers)} is for ONNX Runtime; use backend='ort' or 'auto' with it")
+        compiled = NumbaBackend(artifact, arena, threads)
+        return Backends([1], [compiled], compiled.limits)
+    ort = OrtBackend(artifact, arena, threads, providers, max_batch)
+    if backend == "ort":
+        return Backends([1], [ort], ort.limits)
+    try:
+        compiled = NumbaBackend(artifact, arena, threads)
+    except BackendError:
+        return Backends([1], [ort], ort.limits)
+    winners = _race(artifact, arena.max_streams, threads, providers, max_batch)
+    sizes, chosen = [], []
+    for size, faster in winners:
+        pick = compiled if faster == "numba" else ort
+        if not chosen or chosen[-1] is not pick:
+            sizes.append(size)
+            chosen.append(pick)
+    return Backends(sizes, chosen, compiled.limits)
+
+
+def _race(artifact: Artifact, max_streams: int, threads: int, providers: Sequence[str] | None, max_batch: int) -> list[tuple[int, str]]:
+    """The faster backend from each batch size on, measured on an arena of its own."""
+    spec, winners = artifact.spec, []
+    arena = Arena(spec, min(max_streams, _SIZES[-1]))
+    both = (NumbaBackend(artifact, arena, threads), OrtBackend(artifact, arena, threads, providers, max_batch))
+    for size in _SIZES:
+        if size > arena.max_streams:
+            break
+        slots = np.arange(size)
+        arena.rows[:size] = arena.layout.initial_row(spec)
+        k, m = spec.frames_per_step, spec.outputs_per_step
+        inputs = [np.zeros((size, *((k,) if k > 1 else ()), *t.shape), t.dtype) for t in spec.inputs]
+        outputs = [np.zeros((size, *((m,) if m > 1 else ()), *t.shape), t.dtype) for t in spec.outputs]
+        ones = np.ones(size, np.int64)
+        compiled, ort = (seconds(lambda b=b: b.run(slots, slots, ones, ones * k, 0, inputs, outputs)) for b in both)
+        winners.append((size, "ort" if ort < _MARGIN * compiled else "numba"))
+    return winners

@@ -1,0 +1,319 @@
+"""The engine: keys and frames in, outputs out; every stream's state in between."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from .arena import Arena, Key
+from .artifact import Artifact, read_artifact
+from .backends import choose_backends
+from .errors import ArenaFullError, BatchError, CheckpointError, FrameError, StreamError, UndertowError
+from .frames import Intake
+from .snapshot import read_checkpoint, snapshot, unpack_snapshot, write_checkpoint
+from .stream import Stream
+
+Arrays = Any  # one array, or a dict of arrays by name where the model has several inputs or outputs
+
+
+class Engine:
+    """Steps many live streams of one model and keeps their state.
+
+    model: path of a step artifact, or an `Artifact`.
+    backend: "numba" (compiled), "ort" (ONNX Runtime) or "auto" (measures both at load, takes the faster at each batch size).
+    providers: ONNX Runtime execution providers, for "ort" and "auto"; one that is absent is an error.
+    max_streams: how many streams may be resident; more raise ArenaFullError for the new stream alone.
+    threads: threads that a large batch is split over.
+    idle_timeout_s: streams without a frame for so long are flushed and forgotten; `on_expire(key, tail)` is told.
+    max_batch: the most streams in one ONNX Runtime call. clock: nanoseconds that never go back.
+
+    All methods may be called from several threads. Raises ArtifactError, BackendError.
+    """
+
+    def __init__(
+        self,
+        model: str | PathLike[str] | Artifact,
+        *,
+        backend: str = "auto",
+        providers: Sequence[str] | None = None,
+        max_streams: int = 4096,
+        threads: int = 1,
+        idle_timeout_s: float | None = None,
+        clock: Callable[[], int] = time.monotonic_ns,
+        on_expire: Callable[[Key, Arrays], None] | None = None,
+        max_batch: int = 1024,
+    ):
+        for name, value in (("max_streams", max_streams), ("threads", threads), ("max_batch", max_batch)):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is {value!r}, expected a whole number of at least 1")
+        if idle_timeout_s is not None and not idle_timeout_s > 0:
+            raise ValueError(f"idle_timeout_s is {idle_timeout_s!r}, expected a positive number of seconds or None")
+        self.artifact = model if isinstance(model, Artifact) else read_artifact(model)
+        self.spec, self.fingerprint = self.artifact.spec, self.artifact.fingerprint
+        self._arena = Arena(self.spec, max_streams)
+        self._backends = choose_backends(self.artifact, self._arena, backend, providers, threads, max_batch)
+        self._intake = Intake(self.spec, self._backends.limits)
+        self._lock = threading.RLock()
+        self._clock, self._on_expire = clock, on_expire
+        self._idle_ns = None if idle_timeout_s is None else int(idle_timeout_s * 1e9)
+        self._next_sweep = 0
+        self._marks = np.zeros(max_streams, np.int64)
+        self._delay_rows = -(-self.spec.delay * self.spec.outputs_per_step // self.spec.frames_per_step)
+
+    # ---------------------------------------------------------------------------------------------- what is there
+
+    @property
+    def backend(self) -> str:
+        """The backend in use: "numba", "ort", or both with the batch size from which each is used."""
+        return self._backends.name
+
+    def __len__(self) -> int:
+        return len(self._arena.index)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._arena.index
+
+    def keys(self) -> list[Key]:
+        """The resident streams."""
+        with self._lock:
+            return list(self._arena.index)
+
+    def frames(self, key: Key) -> int:
+        """How many frames the stream has seen. Raises UnknownStreamError."""
+        with self._lock:
+            return int(self._arena.frames[self._arena.slot(key)])
+
+    # ---------------------------------------------------------------------------------------------- stepping
+
+    def step(self, keys: Sequence[Key], frames: Arrays) -> tuple[Arrays, np.ndarray]:
+        """One frame of each stream: values `(B, *out)` and which of them are ready, bool `(B,)`.
+
+        keys: B distinct str, bytes or int; unknown ones open a stream. frames: `(B, *frame)`.
+        Raises FrameError (shape or dtype of the whole), BatchError (some streams failed; `.result` has the others').
+        """
+        if isinstance(keys, np.ndarray):
+            keys = keys.tolist()
+        with self._lock:
+            now = self._tick()
+            inputs = self._intake.batch(frames, len(keys))
+            slots, errors = self._slots(keys, now, self._intake.bad_rows(inputs, keys))
+            ones = np.ones(len(keys), np.int64)
+            if not errors:
+                outputs, counts = self._advance(slots, ones, inputs, now)
+            else:
+                good = slots >= 0
+                outputs, counts = self._advance(slots[good], ones[good], [x[good] for x in inputs], now)
+                spread = np.zeros(len(keys), np.int64)
+                spread[good] = counts
+                counts = spread
+            ready = counts > 0
+            if not ready.all() or self.spec.outputs_per_step > 1:
+                outputs = self._spread(outputs, counts)
+        result = (self._intake.named_outputs(outputs), ready)
+        if errors:
+            raise BatchError(errors, result)
+        return result
+
+    def push(self, key: Key, chunk: Arrays) -> Arrays:
+        """What became ready, `(T', *out)`, after a chunk `(T, *frame)`. Raises FrameError, ArenaFullError; nothing changes then."""
+        try:
+            return self.push_many({key: chunk})[key]
+        except BatchError as error:
+            raise error.errors[key] from None
+
+    def push_many(self, chunks: Mapping[Key, Arrays]) -> dict[Key, Arrays]:
+        """What became ready of each stream, after ragged chunks `(T, *frame)`; batched across streams and steps.
+
+        Raises BatchError where some streams failed: those are unchanged, and `.result` has the outputs of the others.
+        """
+        keys = list(chunks)
+        with self._lock:
+            now = self._tick()
+            arrays, errors = self._intake.chunks(chunks)
+            if errors:
+                keys = [k for k in keys if k not in errors]
+            slots, more = self._slots(keys, now, {})
+            if more:
+                errors.update(more)
+                good = slots >= 0
+                arrays = [[a for a, keep in zip(column, good, strict=True) if keep] for column in arrays]
+                keys, slots = [k for k, keep in zip(keys, good, strict=True) if keep], slots[good]
+            counts = np.fromiter(map(len, arrays[0]), np.int64, len(keys))
+            inputs = [self._intake.joined(i, column) for i, column in enumerate(arrays)]
+            outputs, rows = self._advance(slots, counts, inputs, now)
+        ends = np.cumsum(rows)
+        cuts = list(map(slice, (ends - rows).tolist(), ends.tolist()))
+        parts = [map(y.__getitem__, cuts) for y in outputs]
+        if len(parts) == 1:
+            result = dict(zip(keys, parts[0], strict=True))
+        else:
+            result = {k: self._intake.named_outputs(list(p)) for k, *p in zip(keys, *parts, strict=True)}
+        if errors:
+            raise BatchError(errors, result)
+        return result
+
+    def close(self, key: Key) -> Arrays:
+        """The tail `(T', *out)` that the delay still held, then forgets the stream. Raises UnknownStreamError."""
+        with self._lock:
+            tail = self._flush(self._arena.slot(key))
+            self._arena.release(key)
+            return tail
+
+    def stream(self, key: Key) -> Stream:
+        """A handle to one stream, opened where it is not resident: the shortest path for one stream."""
+        with self._lock:
+            slot = self._arena.index.get(key, -1)
+            slot = self._arena.open(key, self._clock()) if slot < 0 else slot
+            return Stream(self, key, slot, int(self._arena.generations[slot]))
+
+    # ---------------------------------------------------------------------------------------------- state
+
+    def state(self, key: Key) -> dict[str, np.ndarray]:
+        """Copies of the stream's states by name. Raises UnknownStreamError."""
+        with self._lock:
+            return self._arena.state(self._arena.slot(key))
+
+    def snapshot(self, key: Key) -> bytes:
+        """The stream as portable bytes: every piece of its state. Raises UnknownStreamError."""
+        with self._lock:
+            return snapshot(self._arena, self.fingerprint, self._arena.slot(key))
+
+    def restore(self, key: Key, blob: bytes) -> None:
+        """Puts a snapshot under `key`, in place of what was there. Raises SnapshotError, ArenaFullError; nothing changes then."""
+        with self._lock:
+            self._put(key, unpack_snapshot(self._arena, self.fingerprint, key, blob))
+
+    def fork(self, key: Key, new_key: Key) -> None:
+        """A second stream with the same past. Raises UnknownStreamError, ArenaFullError, StreamError where new_key is resident."""
+        with self._lock:
+            slot = self._arena.slot(key)
+            if new_key in self._arena.index:
+                raise StreamError(f"stream {new_key!r} is resident already; drop it before forking {key!r} onto it")
+            self._put(new_key, self._arena.rows[slot].copy())
+
+    def drop(self, key: Key) -> None:
+        """Forgets the stream without flushing it. Raises UnknownStreamError."""
+        with self._lock:
+            self._arena.release(key)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Every stream in one file."""
+        with self._lock:
+            write_checkpoint(self._arena, self.fingerprint, path)
+
+    def load(self, path: str | PathLike[str]) -> None:
+        """Every stream of a file that `save` wrote, beside those that are resident. Raises CheckpointError; nothing changes then."""
+        with self._lock:
+            keys, rows = read_checkpoint(self._arena, self.fingerprint, path)
+            both = [k for k in keys if k in self._arena.index]
+            if both:
+                raise CheckpointError(f"{path}: stream {both[0]!r} ({len(both)} in all) is resident already; drop it before loading")
+            if len(self) + len(keys) > self._arena.max_streams:
+                raise CheckpointError(f"{path}: has {len(keys)} streams, {self._arena.max_streams - len(self)} slots are free; raise max_streams")
+            for key, row in zip(keys, rows, strict=True):
+                self._put(key, row)
+
+    def expire(self) -> list[Key]:
+        """Flushes and forgets the streams that were idle for longer than idle_timeout_s; their keys."""
+        if self._idle_ns is None:
+            return []
+        with self._lock:
+            late = self._arena.idle(self._clock() - self._idle_ns)
+            for key in late:
+                tail = self._flush(self._arena.slot(key))
+                self._arena.release(key)
+                if self._on_expire:
+                    self._on_expire(key, tail)
+            return late
+
+    # ---------------------------------------------------------------------------------------------- inside
+
+    def _tick(self) -> int:
+        now = self._clock()
+        if self._idle_ns is not None and now >= self._next_sweep:
+            self._next_sweep = now + self._idle_ns // 8
+            self.expire()
+        return now
+
+    def _put(self, key: Key, row: np.ndarray) -> None:
+        slot = self._arena.index.get(key, -1)
+        slot = self._arena.open(key, 0) if slot < 0 else slot
+        self._arena.rows[slot] = row
+        self._arena.last_active[slot] = self._clock()
+
+    def _slots(self, keys: Sequence[Key], now: int, errors: dict[Key, UndertowError]) -> tuple[np.ndarray, dict[Key, UndertowError]]:
+        """A slot for each key, -1 for those with an error; unknown streams are opened."""
+        slots = self._arena.lookup(keys)
+        known = slots[slots >= 0]
+        order = np.arange(len(known))
+        self._marks[known] = order
+        if not (self._marks[known] == order).all() or (len(known) < len(keys) and len(set(keys)) < len(keys)):
+            twice = next(k for k in keys if list(keys).count(k) > 1)
+            raise StreamError(f"stream {twice!r} is named twice in one batch; a batch takes one frame of each stream, use push for several")
+        for i in np.flatnonzero(slots < 0) if len(known) < len(keys) else ():
+            if keys[i] not in errors:
+                try:
+                    slots[i] = self._arena.open(keys[i], now)
+                except (ArenaFullError, StreamError) as error:
+                    errors[keys[i]] = error
+        if errors:
+            slots[[i for i, k in enumerate(keys) if k in errors]] = -1
+        return slots, errors
+
+    def _advance(self, slots: np.ndarray, counts: np.ndarray, inputs: list[np.ndarray], now: int) -> tuple[list[np.ndarray], np.ndarray]:
+        """Steps each stream over its next counts[i] rows of the inputs: the ready rows, in order, and how many each stream has."""
+        spec = self.spec
+        before = self._arena.frames[slots] if spec.delay or spec.frames_per_step > 1 else None
+        steps = counts
+        if spec.frames_per_step > 1 and before is not None:
+            inputs, steps = self._intake.whole_steps(self._arena, slots, before, counts, inputs)
+        ends = np.cumsum(steps)
+        total = int(ends[-1]) if len(ends) else 0
+        outputs = self._intake.room(total)
+        if len(slots):
+            self._backends.at(len(slots)).run(slots, ends - steps, steps, steps * spec.frames_per_step, now, inputs, outputs)
+        rows = steps * spec.outputs_per_step
+        if spec.outputs_per_step > 1:
+            outputs = [y.reshape(-1, *y.shape[2:]) for y in outputs]
+        if before is None:
+            return outputs, rows
+        self._arena.frames[slots] = before + counts
+        hidden = np.clip(self._delay_rows - before // spec.frames_per_step * spec.outputs_per_step, 0, rows)
+        if hidden.any():
+            place = np.arange(len(outputs[0])) - np.repeat(np.cumsum(rows) - rows, rows)
+            outputs = [y[place >= np.repeat(hidden, rows)] for y in outputs]
+        return outputs, rows - hidden
+
+    def _spread(self, outputs: list[np.ndarray], counts: np.ndarray) -> list[np.ndarray]:
+        """Ready outputs at their streams' places in the batch, zeros at the others."""
+        ready, m = counts > 0, self.spec.outputs_per_step
+        spread = [np.zeros((len(counts), *((m,) if m > 1 else ()), *y.shape[1:]), y.dtype) for y in outputs]
+        for out, y in zip(spread, outputs, strict=True):
+            if m == 1:
+                out[ready] = y
+                continue
+            columns = np.concatenate([np.arange(m - c, m) for c in counts[ready]]) if ready.any() else np.zeros(0, int)
+            out[np.repeat(np.flatnonzero(ready), counts[ready]), columns] = y
+        return spread
+
+    def _flush(self, slot: int) -> Arrays:
+        """The rows that a whole-sequence model would still give: floor(T * M / K) in all."""
+        spec, seen = self.spec, int(self._arena.frames[slot])
+        k, m = spec.frames_per_step, spec.outputs_per_step
+        done = max(0, seen // k * m - self._delay_rows)
+        left = seen * m // k - done
+        if spec.valid_input is None or left <= 0:
+            return self._intake.named_outputs([y.reshape(0, *y.shape[1 + (m > 1) :]) for y in self._intake.room(0)])
+        steps = -(-(seen * m // k + self._delay_rows) // m) - seen // k
+        inputs, outputs = self._intake.tail(self._arena, slot, seen % k, steps), self._intake.room(steps)
+        index = np.array([slot], np.int64)
+        one = np.array([steps], np.int64)
+        self._backends.at(1).run(index, np.zeros(1, np.int64), one, np.array([seen % k], np.int64), self._clock(), inputs, outputs)
+        hidden = min(max(0, self._delay_rows - seen // k * m), steps * m)
+        flat = [y.reshape(-1, *y.shape[2:]) if m > 1 else y for y in outputs]
+        return self._intake.named_outputs([y[hidden : hidden + left] for y in flat])
+
+

@@ -1,0 +1,103 @@
+"""Runs a compiled step graph over the arena."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numba import types
+
+from .arena import Arena, address
+from .artifact import Artifact
+from .cache import forget_program, load_program
+from .compiler import generate
+from .errors import BackendError
+from .program import PAD_BYTES, Unsupported
+
+_MIN_ROWS_A_THREAD = 32
+
+
+class NumbaBackend:
+    """The compiled program of an artifact, bound to an arena; one scratch a thread."""
+
+    name = "numba"
+
+    def __init__(self, artifact: Artifact, arena: Arena, threads: int):
+        try:
+            self.source = source = generate(artifact)
+        except Unsupported as error:
+            raise BackendError(f"{artifact.name}: the numba backend cannot compile {error}; use backend='ort' or 'auto'") from None
+        self.limits = source.limits
+        self._arena, self._arena_address = arena, address(arena.rows)
+        self._run, self._one = self._compile(artifact)
+        self._memories = [self._memory() for _ in range(threads + 1)]
+        self._scratch = [int(address(m) + -address(m) % 64) for m in self._memories]
+        self._context = np.array([self._arena_address, address(arena.generations), self._scratch[-1]], np.int64)
+        self.context = address(self._context)
+        self._pool = ThreadPoolExecutor(threads, "undertow") if threads > 1 else None
+
+    @property
+    def one(self) -> Any:
+        """one(context, slot, generation, now, *inputs, *outputs): see the compiler."""
+        return self._one
+
+    def _compile(self, artifact: Artifact) -> tuple[Any, Any]:
+        spec, i64 = artifact.spec, types.int64
+        more_in, more_out = int(spec.frames_per_step > 1), int(spec.outputs_per_step > 1)
+        single = [_array(t.dtype, max(1, len(t.shape) + more_in)) for t in spec.inputs]
+        single += [_array(t.dtype, max(1, len(t.shape) + more_out)) for t in spec.outputs]
+        many = [_array(t.dtype, len(t.shape) + more_in + 1) for t in spec.inputs] + [_array(t.dtype, len(t.shape) + more_out + 1) for t in spec.outputs]
+        index = types.Array(i64, 1, "C")
+        for attempt in range(2):
+            module = load_program(self.source.text)
+            try:
+                module.run.compile((i64, i64, index, index, index, index, i64, i64, i64, *many))
+                module.one.compile((i64, i64, i64, i64, *single))
+                break
+            except (EOFError, OSError, ValueError, KeyError, ImportError):  # what numba kept on the disk is damaged
+                if attempt:
+                    raise
+                forget_program(self.source.text)
+        module.run.disable_compile()
+        module.one.disable_compile()
+        return module.run, module.one
+
+    def _memory(self) -> np.ndarray:
+        source = self.source
+        tables = (source.tables + 1) * source.block * 8
+        memory = np.zeros(tables + source.block * source.scratch_row + PAD_BYTES + 64, np.uint8)
+        skip = -address(memory) % 64
+        entries = memory[skip : skip + tables].view(np.int64).reshape(-1, source.block)
+        entries[1] = address(source.parameters)
+        entries[2] = address(memory) + skip + tables + np.arange(source.block) * source.scratch_row
+        return memory
+
+    def run(self, slots: np.ndarray, first: np.ndarray, length: np.ndarray, valid: np.ndarray, now: int, inputs: list[np.ndarray], outputs: list[np.ndarray]) -> None:
+        """Steps stream i over rows first[i] .. first[i] + length[i] of the inputs, in order; the outputs get the same rows."""
+        count = len(slots)
+        parts = 1 if self._pool is None else max(1, min(len(self._scratch) - 1, count // _MIN_ROWS_A_THREAD))
+        if parts == 1 or self._pool is None:
+            self._run(self._scratch[0], self._arena_address, slots, first, length, valid, now, 0, count, *inputs, *outputs)
+            return
+        bounds = [count * i // parts for i in range(parts + 1)]
+        waiting = [
+            self._pool.submit(self._run, self._scratch[i], self._arena_address, slots, first, length, valid, now, bounds[i], bounds[i + 1], *inputs, *outputs)
+            for i in range(parts)
+        ]
+        for part in waiting:
+            part.result()
+
+
+def _array(dtype: str, rank: int) -> types.Array:
+    kind = {"float32": types.float32, "int64": types.int64, "int32": types.int32, "bool": types.boolean}[dtype]
+    return types.Array(kind, rank, "C")
+
+
+def seconds(call: Any, times: int = 5) -> float:
+    """The median time of a call."""
+    taken = []
+    for _ in range(times):
+        begin = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - begin)
+    return float(np.median(taken))

@@ -1,0 +1,64 @@
+"""Runs a step graph on an ONNX Runtime execution provider: one call a wave, whatever the number of streams."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnxruntime as ort
+
+from .arena import Arena
+from .artifact import Artifact
+from .errors import BackendError
+from .scheduler import waves
+
+_QUIET = 3  # errors only
+
+
+class OrtBackend:
+    """An inference session of the step graph, bound to an arena: states are gathered into and scattered from fixed buffers."""
+
+    name = "ort"
+
+    def __init__(self, artifact: Artifact, arena: Arena, threads: int, providers: Sequence[str] | None, max_batch: int):
+        chosen = list(providers or ["CPUExecutionProvider"])
+        absent = [p for p in chosen if p not in ort.get_available_providers()]
+        if absent:
+            raise BackendError(f"execution provider {absent[0]!r} is not in this ONNX Runtime; it has {ort.get_available_providers()}")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, _QUIET
+        try:
+            self.session = ort.InferenceSession(artifact.model.SerializeToString(), options, providers=chosen)
+        except Exception as error:  # onnxruntime's own errors share no public base
+            raise BackendError(f"{artifact.name}: ONNX Runtime cannot load the step graph: {error}") from error
+        if self.session.get_providers()[0] != chosen[0]:
+            raise BackendError(f"execution provider {chosen[0]!r} was asked for, ONNX Runtime fell back to {self.session.get_providers()}")
+        self.limits: dict[str, int] = {}
+        self._spec, self._arena, self._max_batch = artifact.spec, arena, max_batch
+        self._states = {s.name: arena.column(s.name) for s in self._spec.states}
+
+    def run(self, slots: np.ndarray, first: np.ndarray, length: np.ndarray, valid: np.ndarray, now: int, inputs: list[np.ndarray], outputs: list[np.ndarray]) -> None:
+        """Steps stream i over rows first[i] .. first[i] + length[i] of the inputs, in order; the outputs get the same rows."""
+        for t, chosen in waves(length, self._max_batch):
+            self._wave(slots[chosen], first[chosen] + t, valid[chosen] - t * self._spec.frames_per_step, inputs, outputs)
+        self._arena.frames[slots] += valid
+        self._arena.last_active[slots] = now
+
+    def _wave(self, slots: np.ndarray, rows: np.ndarray, valid: np.ndarray, inputs: list[np.ndarray], outputs: list[np.ndarray]) -> None:
+        spec, binding = self._spec, self.session.io_binding()
+        whole = len(rows) == len(inputs[0]) and rows[0] == 0 and bool((np.diff(rows) == 1).all())
+        for tensor, array in zip(spec.inputs, inputs, strict=True):
+            binding.bind_cpu_input(tensor.name, array if whole else array[rows])
+        for state in spec.states:
+            binding.bind_cpu_input(state.name, self._states[state.name][slots])
+        if spec.valid_input:
+            binding.bind_cpu_input(spec.valid_input, np.clip(valid, 0, spec.frames_per_step))
+        names = dict.fromkeys([*(t.name for t in spec.outputs), *(s.next for s in spec.states)])
+        for name in names:
+            binding.bind_output(name)
+        self.session.run_with_iobinding(binding)
+        results = dict(zip(names, binding.copy_outputs_to_cpu(), strict=True))
+        for tensor, array in zip(spec.outputs, outputs, strict=True):
+            array[rows] = results[tensor.name]
+        for state in spec.states:
+            self._states[state.name][slots] = results[state.next]
+
+

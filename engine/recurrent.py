@@ -1,0 +1,186 @@
+"""Lowerings of LSTM, GRU and RNN: one frame of each stream, all standard attributes. Formulas: ONNX operator specification."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .gemm import PANEL, pack
+from .program import BATCH, Program, Unsupported, Value, view
+from .simd import LANES
+
+_DEFAULT_ALPHA = {"LeakyRelu": 0.01, "ThresholdedRelu": 1.0, "HardSigmoid": 0.2, "Elu": 1.0, "ScaledTanh": 1.0, "Affine": 1.0}
+_DEFAULT_BETA = {"HardSigmoid": 0.5, "ScaledTanh": 1.0, "Affine": 0.0}
+
+
+def activation(program: Program, name: str, x: str, alpha: float, beta: float) -> str:
+    """The named activation of the vector expression x."""
+    a, b = program.literal(alpha), program.literal(beta)
+    forms = {
+        "Sigmoid": "gate({x})",
+        "Tanh": "vtanh({x})",
+        "Relu": "vmax({x}, ZERO())",
+        "LeakyRelu": "where_less({x}, ZERO(), {a} * {x}, {x})",
+        "ThresholdedRelu": "where_less({a}, {x}, {x}, ZERO())",
+        "HardSigmoid": "vmin(vmax({a} * {x} + {b}, ZERO()), ONE())",
+        "Elu": "where_less({x}, ZERO(), {a} * (vexp({x}) - ONE()), {x})",
+        "Softsign": "{x} / (ONE() + vabs({x}))",
+        "Softplus": "vsoftplus({x})",
+        "ScaledTanh": "{a} * vtanh({b} * {x})",
+        "Affine": "{a} * {x} + {b}",
+    }
+    if name not in forms:
+        raise Unsupported(f"activation {name}")
+    return forms[name].format(x=x, a=a, b=b)
+
+
+class Cell:
+    """What the three layers share: constants of each direction, activations, places of the old and new state."""
+
+    def __init__(self, program: Program, inputs: list[Value | None], attributes: dict[str, Any], gates: int, defaults: Sequence[str]):
+        self.program, self.attributes, self.gates = program, attributes, gates
+        x, w, r, b, lengths, h = (inputs + [None] * 8)[:6]
+        if x is None or w is None or r is None or w.const is None or r.const is None or (b is not None and b.const is None):
+            raise Unsupported("weights that are computed")
+        if lengths is not None:
+            raise Unsupported("sequence_lens")
+        self.layout = attributes.get("layout", 0)
+        self.hidden, self.directions = r.const.shape[2], w.const.shape[0]
+        if x.shape[self.layout] != 1 or len(x.shape) != 3 or x.shape[1 - self.layout] != BATCH:
+            raise Unsupported(f"a sequence of {x.shape[self.layout]} frames in one step")
+        self.width = -(-self.hidden // LANES) * LANES
+        self.x, self.inputs = x, w.const.shape[2]
+        self.w, self.r = w.const, r.const
+        self.b = np.zeros((self.directions, 2 * gates * self.hidden), np.float32) if b is None or b.const is None else b.const
+        shape = (BATCH, self.directions, self.hidden) if self.layout else (self.directions, BATCH, self.hidden)
+        self.h = h or program.parameter(np.zeros((self.directions, self.hidden), np.float32))
+        self.new_h = program.scratch(shape)
+        self.shape = shape
+        names = [n.decode() if isinstance(n, bytes) else n for n in attributes.get("activations", list(defaults) * self.directions)]
+        given_alpha, given_beta = list(attributes.get("activation_alpha", [])), list(attributes.get("activation_beta", []))
+        if (given_alpha or given_beta) and len(names) != max(len(given_alpha), len(given_beta)) and any(n in _DEFAULT_ALPHA for n in names):
+            given_alpha = _spread(names, given_alpha, _DEFAULT_ALPHA)
+            given_beta = _spread(names, given_beta, _DEFAULT_BETA)
+        alphas = [given_alpha[i] if i < len(given_alpha) else _DEFAULT_ALPHA.get(n, 0.0) for i, n in enumerate(names)]
+        betas = [given_beta[i] if i < len(given_beta) else _DEFAULT_BETA.get(n, 0.0) for i, n in enumerate(names)]
+        self.functions = list(zip(names, alphas, betas, strict=True))
+        self.per_direction = len(defaults)
+
+    def act(self, direction: int, which: int, x: str) -> str:
+        name, alpha, beta = self.functions[direction * self.per_direction + which]
+        clip = self.attributes.get("clip")
+        if clip:
+            x = f"vmin(vmax({x}, {self.program.literal(-clip)}), {self.program.literal(clip)})"
+        self.program.say(f"t = {x}", indent=3)
+        return activation(self.program, name, "t", alpha, beta)
+
+    def columns(self, rows: np.ndarray, order: Sequence[int]) -> np.ndarray:
+        """Gate rows (gates * H, K) as columns (K, len(order) * width), each gate filled up to whole vectors."""
+        out = np.zeros((rows.shape[1], len(order) * self.width), np.float32)
+        for i, g in enumerate(order):
+            out[:, i * self.width : i * self.width + self.hidden] = rows[g * self.hidden : (g + 1) * self.hidden].T
+        return out
+
+    def multiply(self, out: Value, x: Value, start: Value, weights: np.ndarray) -> None:
+        packed = self.program.parameter(pack(weights))
+        self.program.gemm(out, x, start, packed, weights.shape[0], packed.shape[0])
+
+    def room(self, gates: int) -> Value:
+        return self.program.scratch((BATCH, gates * self.width), items=-(-gates * self.width // PANEL) * PANEL)
+
+    def bias(self, vectors: np.ndarray, order: Sequence[int]) -> Value:
+        padded = self.columns(vectors.reshape(-1, 1), order).reshape(-1)
+        return self.program.parameter(np.concatenate([padded, np.zeros(PANEL, np.float32)]))
+
+    def of(self, value: Value, direction: int) -> Value:
+        return view(value, (BATCH, self.hidden), direction * self.hidden)
+
+    def lanes(self, *places: tuple[str, Value]) -> None:
+        """Opens the loop over a row's vectors; `name_at` is the address of each place."""
+        self.program.rows()
+        self.program.say(*[f"{name}_at = {value.at()}" for name, value in places], indent=2)
+        self.program.say(f"for j in range(0, {4 * self.width}, {4 * LANES}):", indent=2)
+
+    def take(self, name: str, value: Value) -> str:
+        """The vector of an old state at j; where the state's end is not a vector's, no byte past it is read."""
+        if value.padded or self.hidden % LANES == 0:
+            return f"load({name}_at + j)"
+        return f"load_some({name}_at + j, min({LANES}, {self.hidden} - j // 4), np.float32(0))"
+
+    def outputs(self, node: Any, *states: Value) -> list[Value]:
+        h = states[0]
+        y = (BATCH, 1, self.directions, self.hidden) if self.layout else (1, self.directions, BATCH, self.hidden)
+        return [view(h, y), *states]
+
+
+def _spread(names: Sequence[str], given: list[float], defaults: dict[str, float]) -> list[float]:
+    """Values for those activations that take one, in order, at their places."""
+    rest = iter(given)
+    return [next(rest, defaults[n]) if n in defaults else 0.0 for n in names]
+
+
+def lstm(program: Program, node: Any, inputs: list[Value | None], attributes: dict[str, Any]) -> list[Value]:
+    cell = Cell(program, inputs, attributes, 4, ("Sigmoid", "Tanh", "Tanh"))
+    old_c = (inputs + [None] * 8)[6] or program.parameter(np.zeros((cell.directions, cell.hidden), np.float32))
+    peep = (inputs + [None] * 8)[7]
+    if peep is not None and peep.const is None:
+        raise Unsupported("weights that are computed")
+    new_c, order, step = program.scratch(cell.shape), (0, 1, 2, 3), 4 * cell.width
+    for d in range(cell.directions):
+        z, h, c = cell.room(4), cell.of(cell.h, d), cell.of(old_c, d)
+        bias = cell.b[d][: 4 * cell.hidden] + cell.b[d][4 * cell.hidden :]
+        cell.multiply(z, cell.x, cell.bias(bias, order), cell.columns(cell.w[d], order))
+        cell.multiply(z, h, z, cell.columns(cell.r[d], order))
+        places = [("z", z), ("c", c), ("h_out", cell.of(cell.new_h, d)), ("c_out", cell.of(new_c, d))]
+        if peep is not None and peep.const is not None:
+            places.append(("p", cell.bias(peep.const[d], (0, 1, 2))))
+        cell.lanes(*places)
+        gate_at = [f"load(z_at + j + {g * step})" for g in range(4)]
+        if peep is not None:
+            gate_at[0] += " + load(p_at + j) * c"
+            gate_at[2] += f" + load(p_at + j + {2 * step}) * c"
+        program.say(f"c = {cell.take('c', c)}", indent=3)
+        program.say(f"i = {cell.act(d, 0, gate_at[0])}", indent=3)
+        program.say("f = ONE() - i" if attributes.get("input_forget") else f"f = {cell.act(d, 0, gate_at[2])}", indent=3)
+        program.say(f"g = {cell.act(d, 1, gate_at[3])}", "c = f * c + i * g", indent=3)
+        if peep is not None:
+            gate_at[1] += f" + load(p_at + j + {step}) * c"
+        program.say(f"o = {cell.act(d, 0, gate_at[1])}", indent=3)
+        name, alpha, beta = cell.functions[d * 3 + 2]
+        program.say("store(c_out_at + j, c)", f"store(h_out_at + j, o * {activation(program, name, 'c', alpha, beta)})", indent=3)
+    return cell.outputs(node, cell.new_h, new_c)
+
+
+def gru(program: Program, node: Any, inputs: list[Value | None], attributes: dict[str, Any]) -> list[Value]:
+    cell = Cell(program, inputs, attributes, 3, ("Sigmoid", "Tanh"))
+    size, step, after = cell.hidden, 4 * cell.width, attributes.get("linear_before_reset", 0)
+    for d in range(cell.directions):
+        zr, xn, hn, h = cell.room(2), cell.room(1), cell.room(1), cell.of(cell.h, d)
+        w, r, wb, rb = cell.w[d], cell.r[d], cell.b[d][: 3 * size], cell.b[d][3 * size :]
+        cell.multiply(zr, cell.x, cell.bias(wb + rb, (0, 1)), cell.columns(w, (0, 1)))
+        cell.multiply(zr, h, zr, cell.columns(r, (0, 1)))
+        cell.multiply(xn, cell.x, cell.bias(wb if after else wb + rb, (2,)), cell.columns(w, (2,)))
+        if after:
+            cell.multiply(hn, h, cell.bias(rb, (2,)), cell.columns(r, (2,)))
+        else:
+            cell.lanes(("zr", zr), ("h", h), ("reset", hn))
+            program.say(f"store(reset_at + j, {cell.act(d, 0, f'load(zr_at + j + {step})')} * {cell.take('h', h)})", indent=3)
+            cell.multiply(xn, hn, xn, cell.columns(r, (2,)))
+        cell.lanes(("zr", zr), ("xn", xn), ("hn", hn), ("h", h), ("h_out", cell.of(cell.new_h, d)))
+        if after:
+            program.say(f"reset = {cell.act(d, 0, f'load(zr_at + j + {step})')}", indent=3)
+        program.say(f"update = {cell.act(d, 0, 'load(zr_at + j)')}", indent=3)
+        program.say(f"new = {cell.act(d, 1, 'load(xn_at + j)' + (' + reset * load(hn_at + j)' if after else ''))}", indent=3)
+        program.say(f"store(h_out_at + j, (ONE() - update) * new + update * {cell.take('h', h)})", indent=3)
+    return cell.outputs(node, cell.new_h)
+
+
+def rnn(program: Program, node: Any, inputs: list[Value | None], attributes: dict[str, Any]) -> list[Value]:
+    cell = Cell(program, inputs, attributes, 1, ("Tanh",))
+    for d in range(cell.directions):
+        z, h = cell.room(1), cell.of(cell.h, d)
+        cell.multiply(z, cell.x, cell.bias(cell.b[d][: cell.hidden] + cell.b[d][cell.hidden :], (0,)), cell.columns(cell.w[d], (0,)))
+        cell.multiply(z, h, z, cell.columns(cell.r[d], (0,)))
+        cell.lanes(("z", z), ("h_out", cell.of(cell.new_h, d)))
+        program.say(f"store(h_out_at + j, {cell.act(d, 0, 'load(z_at + j)')})", indent=3)
+    return cell.outputs(node, cell.new_h)

@@ -137,17 +137,17 @@ def lstm(program: Program, node: Any, inputs: list[Value | None], attributes: di
         cell.lanes(*places)
         gate_at = [f"load(z_at + j + {g * step})" for g in range(4)]
         if peep is not None:
-            gate_at[0] += " + load(p_at + j) * c"
-            gate_at[2] += f" + load(p_at + j + {2 * step}) * c"
-        program.say(f"c = {cell.take('c', c)}", indent=3)
+            gate_at[0] += " + load(p_at + j) * old"
+            gate_at[2] += f" + load(p_at + j + {2 * step}) * old"
+        program.say(f"old = {cell.take('c', c)}", indent=3)
         program.say(f"i = {cell.act(d, 0, gate_at[0])}", indent=3)
         program.say("f = ONE() - i" if attributes.get("input_forget") else f"f = {cell.act(d, 0, gate_at[2])}", indent=3)
-        program.say(f"g = {cell.act(d, 1, gate_at[3])}", "c = f * c + i * g", indent=3)
+        program.say(f"g = {cell.act(d, 1, gate_at[3])}", "new = f * old + i * g", indent=3)
         if peep is not None:
-            gate_at[1] += f" + load(p_at + j + {step}) * c"
+            gate_at[1] += f" + load(p_at + j + {step}) * new"
         program.say(f"o = {cell.act(d, 0, gate_at[1])}", indent=3)
         name, alpha, beta = cell.functions[d * 3 + 2]
-        program.say("store(c_out_at + j, c)", f"store(h_out_at + j, o * {activation(program, name, 'c', alpha, beta)})", indent=3)
+        program.say("store(c_out_at + j, new)", f"store(h_out_at + j, o * {activation(program, name, 'new', alpha, beta)})", indent=3)
     return cell.outputs(node, cell.new_h, new_c)
 
 

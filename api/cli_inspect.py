@@ -1,0 +1,86 @@
+"""`undertow inspect`: what an artifact is."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+import numpy as np
+
+from .engine.artifact import Artifact, StateSpec, read_artifact
+from .engine.compiler import missing
+from .engine.layout import Layout
+
+
+@click.command("inspect")
+@click.argument("model", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+def inspect_command(model: Path, as_json: bool) -> None:
+    """Print a step artifact's inputs, outputs, states, delay, bytes per stream, and which backends run it and why not."""
+    artifact = read_artifact(model)
+    summary = summarise(artifact)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(summary)).decode())
+        return
+    _print(artifact, summary)
+
+
+def summarise(artifact: Artifact) -> dict[str, Any]:
+    """The facts of an artifact as plain values."""
+    import onnxruntime
+
+    spec, reasons = artifact.spec, missing(artifact)
+    return {
+        "model": str(artifact.path),
+        "fingerprint": artifact.fingerprint.hex(),
+        "inputs": [_tensor(t.name, t.shape, t.dtype) for t in spec.inputs],
+        "outputs": [_tensor(t.name, t.shape, t.dtype) for t in spec.outputs],
+        "states": [{**_tensor(s.name, s.shape, s.dtype), "next": s.next, "initial": _initial(s)} for s in spec.states],
+        "delay": spec.delay,
+        "frames_per_step": spec.frames_per_step,
+        "outputs_per_step": spec.outputs_per_step,
+        "sample_rate_hz": spec.sample_rate_hz,
+        "labels": spec.labels,
+        "state_bytes": spec.state_bytes,
+        "row_bytes": Layout.of(spec).row_bytes,
+        "backends": {"numba": reasons or "runs", "ort": onnxruntime.get_available_providers()},
+        "certificate": [msgspec.to_builtins(p) for p in spec.certificate],
+    }
+
+
+def _tensor(name: str, shape: tuple[int, ...], dtype: str) -> dict[str, Any]:
+    return {"name": name, "shape": shape, "dtype": dtype}
+
+
+def _initial(state: StateSpec) -> str:
+    value = state.initial_value()
+    if value.size and (value == value.flat[0]).all():
+        return f"{value.flat[0]:g}"
+    return f"{np.min(value):g} .. {np.max(value):g}" if value.size else "empty"
+
+
+def _print(artifact: Artifact, summary: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console, table = Console(highlight=False, markup=False), Table(title=f"step artifact {artifact.name}", title_justify="left")
+    for column in ("", "name", "shape", "dtype", "next", "initial"):
+        table.add_column(column, overflow="fold")
+    for kind in ("inputs", "outputs", "states"):
+        for t in summary[kind]:
+            table.add_row(kind[:-1], t["name"], str(tuple(t["shape"])), t["dtype"], t.get("next", ""), t.get("initial", ""))
+    console.print(table)
+    spec = artifact.spec
+    lines = [
+        f"delay            {spec.delay} frames; {spec.frames_per_step} frames in, {spec.outputs_per_step} out a step",
+        f"bytes per stream {summary['row_bytes']} (state {summary['state_bytes']})",
+        f"sample rate      {spec.sample_rate_hz:g} Hz" if spec.sample_rate_hz else "",
+        f"labels           {', '.join(spec.labels)}" if spec.labels else "",
+        f"fingerprint      {summary['fingerprint']}",
+        f"backend numba    {summary['backends']['numba'] if isinstance(summary['backends']['numba'], str) else 'no: ' + '; '.join(summary['backends']['numba'])}",
+        f"backend ort      {', '.join(summary['backends']['ort'])}",
+    ]
+    for p in spec.certificate:
+        worst = ", ".join(f"{name} {error:.1e}" for name, error in p.max_abs_error.items())
+        lines.append(f"certificate      {p.backend} against {p.reference}: {p.sequences} sequences of {list(p.lengths)} frames, worst error {worst}")
+    console.print("\n".join(line for line in lines if line))

@@ -139,7 +139,8 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
             f"{path}: has no 'undertow' metadata, so it is not a step artifact; "
             "make one with `undertow export` (torch), `undertow convert` (whole-sequence ONNX) or `undertow adopt` (an ONNX step graph)"
         )
-    text = found[SPEC_KEY].encode()
+    text = found[SPEC_KEY]
+    text = text.encode() if isinstance(text, str) else text  # protobuf gives bytes where the text is not UTF-8
     if len(text) > MAX_SPEC_BYTES:
         raise ArtifactError(f"{path}: metadata has {len(text)} bytes, at most {MAX_SPEC_BYTES} are allowed")
     version = _decode(path, text, _FormatOnly).format
@@ -198,7 +199,26 @@ def load_model(path: Path) -> onnx.ModelProto:
     for tensor in model.graph.initializer:
         if tensor.data_location == TensorProto.EXTERNAL:
             _inline(path, tensor)
+        _check_weight(path, tensor)
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                if attribute.t.data_location == TensorProto.EXTERNAL:
+                    raise ArtifactError(f"{path}: node '{node.name or node.op_type}' names external data; only initializers may")
+                _check_weight(path, attribute.t)
     return model
+
+
+def _check_weight(path: Path, tensor: TensorProto) -> None:
+    """A tensor holds as many bytes as its shape says, before anything is allocated for it."""
+    if tensor.data_type not in _ITEM_BYTES or tensor.data_location == TensorProto.EXTERNAL:
+        return
+    items = math.prod(tensor.dims) if all(d >= 0 for d in tensor.dims) else -1
+    raw = tensor.HasField("raw_data")
+    fields = (tensor.float_data, tensor.int32_data, tensor.int64_data, tensor.double_data, tensor.uint64_data)
+    held = len(tensor.raw_data) / _ITEM_BYTES[tensor.data_type] if raw else sum(map(len, fields))
+    if items != held:
+        raise ArtifactError(f"{path}: initializer '{tensor.name}' has shape {list(tensor.dims)} but holds {held:g} elements; the file is damaged")
 
 
 def _inline(path: Path, tensor: TensorProto) -> None:
@@ -206,6 +226,8 @@ def _inline(path: Path, tensor: TensorProto) -> None:
     info = {e.key: e.value for e in tensor.external_data}
     location = info.get("location", "")
     folder = path.parent.resolve()
+    if "\0" in location:
+        raise ArtifactError(f"{path}: initializer '{tensor.name}': external data at {location!r} cannot be read (not a file name)")
     file = (folder / location).resolve()
     if not location or Path(location).is_absolute() or not file.is_relative_to(folder):
         raise ArtifactError(f"{path}: initializer '{tensor.name}': external data at '{location}' is outside of the model's folder; refused")
@@ -234,7 +256,7 @@ class _FormatOnly(msgspec.Struct):
 def _decode(path: Path, text: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(text, type=kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise ArtifactError(f"{path}: metadata: {error}") from error
 
 
@@ -277,9 +299,13 @@ def _check(where: str, spec: StepSpec, graph: onnx.GraphProto) -> None:
         wanted.append((f"states[{i}].next", s.next, s.shape, s.dtype, results))
     if spec.valid_input is not None:
         wanted.append(("valid_input", spec.valid_input, (), "int64", given))
+    for tensor in graph.initializer:
+        _check_weight(Path(where), tensor)
     for field, name, shape, dtype, where_from in wanted:
         _check_tensor(f"{where}: {field}", name, shape, dtype, where_from)
     for i, s in enumerate(spec.states):
+        if not isinstance(s.initial, bytes) and not _holds(s.dtype, s.initial):
+            raise ArtifactError(f"{where}: states[{i}].initial: {s.initial!r} is not a finite {s.dtype}")
         if isinstance(s.initial, bytes):
             expected = math.prod(s.shape) * np.dtype(s.dtype).itemsize
             if len(s.initial) != expected:
@@ -297,6 +323,15 @@ def _check(where: str, spec: StepSpec, graph: onnx.GraphProto) -> None:
         raise ArtifactError(f"{where}: delay is {spec.delay} but valid_input is not set; a delayed graph must know where its stream ends")
 
 
+def _holds(dtype: str, number: float) -> bool:
+    """A finite number of that dtype."""
+    kind = np.dtype(dtype)
+    if kind.kind == "f":
+        return math.isfinite(number) and abs(number) <= float(np.finfo(kind).max)
+    low, high = (0, 1) if kind.kind == "b" else (np.iinfo(kind).min, np.iinfo(kind).max)
+    return number == math.floor(number) and low <= number <= high
+
+
 def _check_tensor(field: str, name: str, shape: tuple[int, ...], dtype: str, found: dict[str, onnx.ValueInfoProto]) -> None:
     if name not in found:
         raise ArtifactError(f"{field}: the graph has no '{name}'; it has {sorted(found)}")
@@ -312,4 +347,5 @@ def _check_tensor(field: str, name: str, shape: tuple[int, ...], dtype: str, fou
         raise ArtifactError(f"{field}: '{name}' has {size} bytes a stream, at most {MAX_TENSOR_BYTES} are allowed")
 
 
+_ITEM_BYTES = {onnx.helper.np_dtype_to_tensor_dtype(np.dtype(d)): np.dtype(d).itemsize for d in DType.__args__}
 _NUMERIC = {onnx.helper.np_dtype_to_tensor_dtype(np.dtype(d)) for d in DType.__args__}

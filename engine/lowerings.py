@@ -256,10 +256,11 @@ def inner(program: Program, x: Value, axes: list[int]) -> tuple[Value, int, int]
 
 
 def reduction(program: Program, kind: str, source: str, length: int, load: str, indent: int) -> None:
-    """total = sum, max or min of `length` floats at `source`: sixteen running lanes, then folded."""
+    """total = sum, product, max or min of `length` floats at `source`: sixteen running lanes, then folded."""
     begin, combine, fold = {
         "sum": ("0", "total_lanes + {}", "fold_add"),
         "max": ("-np.inf", "vmax(total_lanes, {})", "fold_max"),
+        "product": ("1", "total_lanes * {}", "fold_multiply"),
         "min": ("np.inf", "vmin(total_lanes, {})", "fold_min"),
     }[kind]
     program.say(f"total_lanes = splat(np.float32({begin}))", f"for j in range(0, {4 * (length - length % 16)}, 64):", indent=indent)
@@ -271,7 +272,7 @@ def reduction(program: Program, kind: str, source: str, length: int, load: str, 
     program.say(f"total = {fold}(total_lanes)", indent=indent)
 
 
-@lowering("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin")
+@lowering("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd")
 def reduce(program: Program, node: Any, inputs: list[Value | None], attributes: dict[str, Any]) -> list[Value]:
     x = _given(inputs[0])
     given = (inputs + [None])[1]
@@ -284,7 +285,7 @@ def reduce(program: Program, node: Any, inputs: list[Value | None], attributes: 
     program.rows()
     program.say(f"o = {out.at()}", f"a = {value.at()}", f"for g in range({groups}):", indent=2)
     program.say(f"s_at = a + g * {4 * length}", indent=3)
-    reduction(program, {"ReduceMax": "max", "ReduceMin": "min"}.get(node.op_type, "sum"), "s_at", length, "{}", 3)
+    reduction(program, {"ReduceMax": "max", "ReduceMin": "min", "ReduceProd": "product"}.get(node.op_type, "sum"), "s_at", length, "{}", 3)
     scale = f" / np.float32({length})" if node.op_type == "ReduceMean" else ""
     program.say(f"set_float32(o + 4 * g, total{scale})", indent=3)
     return [out]
@@ -294,10 +295,8 @@ def reduce(program: Program, node: Any, inputs: list[Value | None], attributes: 
 def softmax(program: Program, node: Any, inputs: list[Value | None], attributes: dict[str, Any]) -> list[Value]:
     x = _given(inputs[0])
     axis = attributes.get("axis", -1) % len(x.shape)
-    if axis != len(x.shape) - 1:
-        raise Unsupported("softmax over another axis than the last")
     value, groups, length = inner(program, x, [axis])
-    out = program.scratch(x.shape)
+    out = program.scratch(value.shape)
     program.rows()
     program.say(f"o = {out.at()}", f"a = {value.at()}", f"for g in range({groups}):", indent=2)
     program.say(f"s_at = a + g * {4 * length}", f"o_at = o + g * {4 * length}", indent=3)
@@ -306,7 +305,8 @@ def softmax(program: Program, node: Any, inputs: list[Value | None], attributes:
     reduction(program, "sum", "s_at", length, "vexp({} - peak)", 3)
     ending = "part - peak - vlog(splat(total))" if node.op_type == "LogSoftmax" else "vexp(part - peak) / splat(total)"
     _map(program, length, ending)
-    return [out]
+    back = [*range(axis), len(x.shape) - 1, *range(axis, len(x.shape) - 1)]
+    return [transposed(program, out, back)]
 
 
 def _map(program: Program, length: int, expression: str, more: str = "") -> None:

@@ -31,16 +31,26 @@ class Numbers(click.ParamType):
 
 @click.command("export")
 @click.argument("source", metavar="PACKAGE.MODULE:FACTORY")
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The artifact to write.")
-@click.option("--example-shape", type=Numbers(), required=True, help="The shape that the module takes: batch, time and features.")
-@click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="The dtype that it takes.")
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The artifact to write."
+)
+@click.option(
+    "--example-shape", type=Numbers(), required=True, help="The shape that the module takes: batch, time and features."
+)
+@click.option(
+    "--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="The dtype that it takes."
+)
 @click.option(
     "--checkpoint",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Weights to load, a state_dict saved by torch.save. No code in it is run.",
 )
-@click.option("--time-axis", type=click.IntRange(min=0), default=1, show_default=True, help="Which axis of the input is time.")
-@click.option("--sample-rate", type=click.FloatRange(min=0, min_open=True), help="Frames a second, kept in the artifact.")
+@click.option(
+    "--time-axis", type=click.IntRange(min=0), default=1, show_default=True, help="Which axis of the input is time."
+)
+@click.option(
+    "--sample-rate", type=click.FloatRange(min=0, min_open=True), help="Frames a second, kept in the artifact."
+)
 @click.option("--labels", help="Names of the output's features, between commas.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def export_command(
@@ -130,7 +140,9 @@ def _load(torch: Any, module: Any, checkpoint: Path) -> None:
             f"{checkpoint}: cannot be loaded as plain weights ({first}); save it with torch.save(module.state_dict(), path)"
         ) from error
     if not isinstance(weights, dict) or not all(isinstance(v, torch.Tensor) for v in weights.values()):
-        raise ExportError(f"{checkpoint}: is not a state_dict of tensors; save it with torch.save(module.state_dict(), path)")
+        raise ExportError(
+            f"{checkpoint}: is not a state_dict of tensors; save it with torch.save(module.state_dict(), path)"
+        )
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:

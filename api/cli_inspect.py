@@ -63,12 +63,17 @@ def _print(artifact: Artifact, summary: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console, table = Console(highlight=False, markup=False), Table(title=f"step artifact {artifact.name}", title_justify="left")
+    console, table = (
+        Console(highlight=False, markup=False),
+        Table(title=f"step artifact {artifact.name}", title_justify="left"),
+    )
     for column in ("", "name", "shape", "dtype", "next", "initial"):
         table.add_column(column, overflow="fold")
     for kind in ("inputs", "outputs", "states"):
         for t in summary[kind]:
-            table.add_row(kind[:-1], t["name"], str(tuple(t["shape"])), t["dtype"], t.get("next", ""), t.get("initial", ""))
+            table.add_row(
+                kind[:-1], t["name"], str(tuple(t["shape"])), t["dtype"], t.get("next", ""), t.get("initial", "")
+            )
     console.print(table)
     spec = artifact.spec
     lines = [
@@ -82,5 +87,7 @@ def _print(artifact: Artifact, summary: dict[str, Any]) -> None:
     ]
     for p in spec.certificate:
         worst = ", ".join(f"{name} {error:.1e}" for name, error in p.max_abs_error.items())
-        lines.append(f"certificate      {p.backend} against {p.reference}: {p.sequences} sequences of {list(p.lengths)} frames, worst error {worst}")
+        lines.append(
+            f"certificate      {p.backend} against {p.reference}: {p.sequences} sequences of {list(p.lengths)} frames, worst error {worst}"
+        )
     console.print("\n".join(line for line in lines if line))

@@ -22,7 +22,9 @@ class Arena:
 
     def __init__(self, spec: StepSpec, max_streams: int):
         self.spec, self.layout, self.max_streams = spec, Layout.of(spec), max_streams
-        self._memory = mmap.mmap(-1, max(1, max_streams * self.layout.row_bytes), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._memory = mmap.mmap(
+            -1, max(1, max_streams * self.layout.row_bytes), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        )
         self.rows = np.frombuffer(self._memory, np.uint8).reshape(max_streams, self.layout.row_bytes)
         counters = self.rows[:, : LAST_ACTIVE + 8].view(np.int64)
         self.frames, self.last_active = counters[:, FRAMES // 8], counters[:, LAST_ACTIVE // 8]
@@ -40,7 +42,9 @@ class Arena:
         """The slot of a resident stream. Raises UnknownStreamError."""
         slot = self.index.get(key, -1)
         if slot < 0:
-            raise UnknownStreamError(f"stream {key!r} is not resident (never seen, closed, dropped or expired); {len(self.index)} streams are")
+            raise UnknownStreamError(
+                f"stream {key!r} is not resident (never seen, closed, dropped or expired); {len(self.index)} streams are"
+            )
         return slot
 
     def open(self, key: Key, now: int) -> int:
@@ -90,7 +94,13 @@ class Arena:
     def _view(self, offset: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:
         item = np.dtype(dtype).itemsize
         inner = [int(np.prod(shape[i + 1 :])) * item for i in range(len(shape))]
-        return np.ndarray((self.max_streams, *shape), dtype, buffer=self._memory, offset=offset, strides=(self.layout.row_bytes, *inner))
+        return np.ndarray(
+            (self.max_streams, *shape),
+            dtype,
+            buffer=self._memory,
+            offset=offset,
+            strides=(self.layout.row_bytes, *inner),
+        )
 
 
 def address(array: np.ndarray) -> int:

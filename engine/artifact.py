@@ -39,7 +39,7 @@ class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     """A validated value from a file."""
 
 
-class TensorSpec(Struct):
+class TensorSpec(Struct, frozen=True):
     """One input or output of the step graph, without the batch axis (and without the frames-per-step axis)."""
 
     name: Name
@@ -47,7 +47,7 @@ class TensorSpec(Struct):
     dtype: DType
 
 
-class StateSpec(Struct):
+class StateSpec(Struct, frozen=True):
     """One tensor that is carried from a step to the next: graph input `name`, graph output `next`.
 
     initial: a number that fills the tensor, or its bytes (C order, little-endian; base64 in the JSON).
@@ -67,7 +67,7 @@ class StateSpec(Struct):
         return np.full(self.shape, self.initial, self.dtype)
 
 
-class Parity(Struct):
+class Parity(Struct, frozen=True):
     """One line of the certificate: how far a backend was from the reference over random sequences."""
 
     backend: Name
@@ -77,7 +77,7 @@ class Parity(Struct):
     max_abs_error: dict[str, float]
 
 
-class Origin(Struct):
+class Origin(Struct, frozen=True):
     """Where the artifact came from."""
 
     framework: str
@@ -85,7 +85,7 @@ class Origin(Struct):
     weights_sha256: str = ""
 
 
-class StepSpec(Struct):
+class StepSpec(Struct, frozen=True):
     """What a step graph means.
 
     delay: frames that an output trails its input by.
@@ -145,9 +145,13 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
         raise ArtifactError(f"{path}: metadata has {len(text)} bytes, at most {MAX_SPEC_BYTES} are allowed")
     version = _decode(path, text, _FormatOnly).format
     if version != FORMAT:
-        raise ArtifactError(f"{path}: artifact format {version}, this version of undertow reads {FORMAT}; export the model again")
+        raise ArtifactError(
+            f"{path}: artifact format {version}, this version of undertow reads {FORMAT}; export the model again"
+        )
     if found.get(DIGEST_KEY) != _digest(text, model):
-        raise ArtifactError(f"{path}: the checksum does not match; the file is damaged or was edited, export the model again")
+        raise ArtifactError(
+            f"{path}: the checksum does not match; the file is damaged or was edited, export the model again"
+        )
     spec = _decode(path, text, StepSpec)
     _check(str(path), spec, model.graph)
     return Artifact(spec, model, _fingerprint(spec, model), path)
@@ -204,7 +208,9 @@ def load_model(path: Path) -> onnx.ModelProto:
         for attribute in node.attribute:
             if attribute.HasField("t"):
                 if attribute.t.data_location == TensorProto.EXTERNAL:
-                    raise ArtifactError(f"{path}: node '{node.name or node.op_type}' names external data; only initializers may")
+                    raise ArtifactError(
+                        f"{path}: node '{node.name or node.op_type}' names external data; only initializers may"
+                    )
                 _check_weight(path, attribute.t)
     return model
 
@@ -216,9 +222,11 @@ def _check_weight(path: Path, tensor: TensorProto) -> None:
     items = math.prod(tensor.dims) if all(d >= 0 for d in tensor.dims) else -1
     raw = tensor.HasField("raw_data")
     fields = (tensor.float_data, tensor.int32_data, tensor.int64_data, tensor.double_data, tensor.uint64_data)
-    held = len(tensor.raw_data) / _ITEM_BYTES[tensor.data_type] if raw else sum(map(len, fields))
+    held = len(tensor.raw_data) / _ITEM_BYTES[int(tensor.data_type)] if raw else sum(map(len, fields))
     if items != held:
-        raise ArtifactError(f"{path}: initializer '{tensor.name}' has shape {list(tensor.dims)} but holds {held:g} elements; the file is damaged")
+        raise ArtifactError(
+            f"{path}: initializer '{tensor.name}' has shape {list(tensor.dims)} but holds {held:g} elements; the file is damaged"
+        )
 
 
 def _inline(path: Path, tensor: TensorProto) -> None:
@@ -227,10 +235,14 @@ def _inline(path: Path, tensor: TensorProto) -> None:
     location = info.get("location", "")
     folder = path.parent.resolve()
     if "\0" in location:
-        raise ArtifactError(f"{path}: initializer '{tensor.name}': external data at {location!r} cannot be read (not a file name)")
+        raise ArtifactError(
+            f"{path}: initializer '{tensor.name}': external data at {location!r} cannot be read (not a file name)"
+        )
     file = (folder / location).resolve()
     if not location or Path(location).is_absolute() or not file.is_relative_to(folder):
-        raise ArtifactError(f"{path}: initializer '{tensor.name}': external data at '{location}' is outside of the model's folder; refused")
+        raise ArtifactError(
+            f"{path}: initializer '{tensor.name}': external data at '{location}' is outside of the model's folder; refused"
+        )
     try:
         offset = int(info.get("offset", 0))
         with file.open("rb") as handle:
@@ -244,7 +256,9 @@ def _inline(path: Path, tensor: TensorProto) -> None:
             handle.seek(offset)
             tensor.raw_data = handle.read(length)
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path}: initializer '{tensor.name}': external data at '{location}' cannot be read ({error})") from error
+        raise ArtifactError(
+            f"{path}: initializer '{tensor.name}': external data at '{location}' cannot be read ({error})"
+        ) from error
     del tensor.external_data[:]
     tensor.data_location = TensorProto.DEFAULT
 
@@ -309,7 +323,9 @@ def _check(where: str, spec: StepSpec, graph: onnx.GraphProto) -> None:
         if isinstance(s.initial, bytes):
             expected = math.prod(s.shape) * np.dtype(s.dtype).itemsize
             if len(s.initial) != expected:
-                raise ArtifactError(f"{where}: states[{i}].initial: has {len(s.initial)} bytes, shape {s.shape} of {s.dtype} needs {expected}")
+                raise ArtifactError(
+                    f"{where}: states[{i}].initial: has {len(s.initial)} bytes, shape {s.shape} of {s.dtype} needs {expected}"
+                )
     named = [name for _, name, _, _, source in wanted if source is given]
     for name in given:
         if name not in named:
@@ -320,7 +336,9 @@ def _check(where: str, spec: StepSpec, graph: onnx.GraphProto) -> None:
         if twice and source is given:
             raise ArtifactError(f"{where}: graph input '{min(twice)}' is named twice in the metadata")
     if spec.delay and spec.valid_input is None:
-        raise ArtifactError(f"{where}: delay is {spec.delay} but valid_input is not set; a delayed graph must know where its stream ends")
+        raise ArtifactError(
+            f"{where}: delay is {spec.delay} but valid_input is not set; a delayed graph must know where its stream ends"
+        )
 
 
 def _holds(dtype: str, number: float) -> bool:
@@ -332,20 +350,30 @@ def _holds(dtype: str, number: float) -> bool:
     return number == math.floor(number) and low <= number <= high
 
 
-def _check_tensor(field: str, name: str, shape: tuple[int, ...], dtype: str, found: dict[str, onnx.ValueInfoProto]) -> None:
+def _check_tensor(
+    field: str, name: str, shape: tuple[int, ...], dtype: str, found: dict[str, onnx.ValueInfoProto]
+) -> None:
     if name not in found:
         raise ArtifactError(f"{field}: the graph has no '{name}'; it has {sorted(found)}")
     kind = found[name].type.tensor_type
-    got = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name if kind.elem_type in _NUMERIC else TensorProto.DataType.Name(kind.elem_type)
+    got = (
+        onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name
+        if kind.elem_type in _NUMERIC
+        else TensorProto.DataType.Name(kind.elem_type)
+    )
     if got != dtype:
         raise ArtifactError(f"{field}: '{name}' is {got} in the graph, {dtype} in the metadata")
     dims = [d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in kind.shape.dim]
     if not kind.HasField("shape") or not dims or dims[1:] != list(shape) or isinstance(dims[0], int):
-        raise ArtifactError(f"{field}: '{name}' has shape {dims} in the graph, expected ['B', {', '.join(map(str, shape))}] with a symbolic batch axis")
+        raise ArtifactError(
+            f"{field}: '{name}' has shape {dims} in the graph, expected ['B', {', '.join(map(str, shape))}] with a symbolic batch axis"
+        )
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size > MAX_TENSOR_BYTES:
         raise ArtifactError(f"{field}: '{name}' has {size} bytes a stream, at most {MAX_TENSOR_BYTES} are allowed")
 
 
-_ITEM_BYTES = {onnx.helper.np_dtype_to_tensor_dtype(np.dtype(d)): np.dtype(d).itemsize for d in DType.__args__}
+_ITEM_BYTES: dict[int, int] = {
+    int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(d))): np.dtype(d).itemsize for d in DType.__args__
+}
 _NUMERIC = {onnx.helper.np_dtype_to_tensor_dtype(np.dtype(d)) for d in DType.__args__}

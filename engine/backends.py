@@ -1,6 +1,7 @@
 """Which backend runs which batch size on this machine."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -20,7 +21,11 @@ class Backends:
 
     def __init__(self, sizes: Sequence[int], backends: Sequence[Backend], limits: dict[str, int]):
         self.sizes, self.backends, self.limits = sizes, backends, limits
-        self.name = backends[0].name if len(backends) == 1 else ", ".join(f"{b.name} from {s}" for s, b in zip(sizes, backends, strict=True))
+        self.name = (
+            backends[0].name
+            if len(backends) == 1
+            else ", ".join(f"{b.name} from {s}" for s, b in zip(sizes, backends, strict=True))
+        )
 
     def at(self, count: int) -> Backend:
         """The backend of a batch of so many streams."""
@@ -35,7 +40,9 @@ class Backends:
         return first if isinstance(first, NumbaBackend) else None
 
 
-def choose_backends(artifact: Artifact, arena: Arena, backend: str, providers: Sequence[str] | None, threads: int, max_batch: int) -> Backends:
+def choose_backends(
+    artifact: Artifact, arena: Arena, backend: str, providers: Sequence[str] | None, threads: int, max_batch: int
+) -> Backends:
     """The backends for `backend` "numba", "ort" or "auto". Raises BackendError."""
     if backend not in ("auto", "numba", "ort"):
         raise BackendError(f"backend is {backend!r}, expected 'auto', 'numba' or 'ort'")
@@ -61,7 +68,9 @@ def choose_backends(artifact: Artifact, arena: Arena, backend: str, providers: S
     return Backends(sizes, chosen, compiled.limits)
 
 
-def _race(artifact: Artifact, max_streams: int, threads: int, providers: Sequence[str] | None, max_batch: int) -> list[tuple[int, str]]:
+def _race(
+    artifact: Artifact, max_streams: int, threads: int, providers: Sequence[str] | None, max_batch: int
+) -> list[tuple[int, str]]:
     """The faster backend from each batch size on, measured on an arena of its own."""
     spec, winners = artifact.spec, []
     arena = Arena(spec, min(max_streams, _SIZES[-1]))
@@ -75,6 +84,6 @@ def _race(artifact: Artifact, max_streams: int, threads: int, providers: Sequenc
         inputs = [np.zeros((size, *((k,) if k > 1 else ()), *t.shape), t.dtype) for t in spec.inputs]
         outputs = [np.zeros((size, *((m,) if m > 1 else ()), *t.shape), t.dtype) for t in spec.outputs]
         ones = np.ones(size, np.int64)
-        compiled, ort = (seconds(lambda b=b: b.run(slots, slots, ones, ones * k, 0, inputs, outputs)) for b in both)
+        compiled, ort = (seconds(partial(b.run, slots, slots, ones, ones * k, 0, inputs, outputs)) for b in both)
         winners.append((size, "ort" if ort < _MARGIN * compiled else "numba"))
     return winners

@@ -115,14 +115,32 @@ def _lower(program: Program, node: Any, constants: dict[str, np.ndarray], values
         else:
             array = constants[name]
             dtype = array.dtype.name
-            inputs.append(program.parameter(array) if dtype in ACCESS and not _folds(node) else Value(array.shape, dtype, "c", 0, array))
+            inputs.append(
+                program.parameter(array)
+                if dtype in ACCESS and not _folds(node)
+                else Value(array.shape, dtype, "c", 0, array)
+            )
     results = TABLE[node.op_type](program, node, inputs, attributes)
     values.update({name: value for name, value in zip(node.output, results, strict=False) if name})
 
 
 def _folds(node: Any) -> bool:
     """Constants of these are packed or read at compile time, not kept beside."""
-    return node.op_type in ("LSTM", "GRU", "RNN", "Gemm", "MatMul", "Conv", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Split", "LayerNormalization", "Gather")
+    return node.op_type in (
+        "LSTM",
+        "GRU",
+        "RNN",
+        "Gemm",
+        "MatMul",
+        "Conv",
+        "Reshape",
+        "Squeeze",
+        "Unsqueeze",
+        "Slice",
+        "Split",
+        "LayerNormalization",
+        "Gather",
+    )
 
 
 def _constant(attributes: dict[str, Any]) -> np.ndarray:
@@ -151,10 +169,23 @@ def _assemble(program: Program, artifact: Artifact, layout: Layout) -> Source:
     out_bytes = [math.prod(t.shape) * np.dtype(t.dtype).itemsize * outs for t in spec.outputs]
     lines = ['"""A compiled step graph."""', "", "import numpy as np", "from numba import njit, types", ""]
     package = __name__.rpartition(".")[0]
-    lines += [f"from {package}.functions import *", f"from {package}.gemm import gemm", f"from {package}.simd import *", ""]
+    lines += [
+        f"from {package}.functions import *",
+        f"from {package}.gemm import gemm",
+        f"from {package}.simd import *",
+        "",
+    ]
     lines += [f"{name} = constant({value!r})" for name, value in program.constants.items()] + ["", ""]
-    lines += ["@njit(nogil=True, error_model='numpy')", "def block(n, memory):", f'    """One step of n <= {block} streams whose tables are filled."""']
-    lines += [f"    {name} = memory + {i * block * 8}" for i, name in enumerate(tables)] + program.lines + ["    return n", "", ""]
+    lines += [
+        "@njit(nogil=True, error_model='numpy')",
+        "def block(n, memory):",
+        f'    """One step of n <= {block} streams whose tables are filled."""',
+    ]
+    lines += (
+        [f"    {name} = memory + {i * block * 8}" for i, name in enumerate(tables)]
+        + program.lines
+        + ["    return n", "", ""]
+    )
     arrays = [f"{x}" for x in (*xs, *ys)]
     at = {name: f"memory + {i * block * 8}" for i, name in enumerate(tables)}
     lines += [
@@ -177,7 +208,10 @@ def _assemble(program: Program, artifact: Artifact, layout: Layout) -> Source:
         "                if t < length[i]:",
         f"                    set_int64({at['rows']} + 8 * n, arena + slots[i] * {layout.row_bytes})",
     ]
-    lines += [f"                    set_int64({at[x]} + 8 * n, {x}_address + (first[i] + t) * {size})" for x, size in zip((*xs, *ys), (*in_bytes, *out_bytes), strict=True)]
+    lines += [
+        f"                    set_int64({at[x]} + 8 * n, {x}_address + (first[i] + t) * {size})"
+        for x, size in zip((*xs, *ys), (*in_bytes, *out_bytes), strict=True)
+    ]
     lines += [
         f"                    set_int64({at['valid']} + 8 * n, memory + {len(tables) * block * 8} + 8 * n)",
         f"                    set_int64(memory + {len(tables) * block * 8} + 8 * n, min({steps}, max(0, valid[i] - t * {steps})))",
@@ -228,5 +262,3 @@ def _finite(size: int) -> list[str]:
         tail = f"load_some(a + {4 * whole}, {rest}, np.float32(0))"
         lines.append(f"    wrong = wrong + vabs({tail} - {tail})")
     return [*lines, "    if fold_add(wrong) != np.float32(0):", "        return -2"]
-
-

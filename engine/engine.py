@@ -11,7 +11,7 @@ import numpy as np
 from .arena import Arena, Key
 from .artifact import Artifact, read_artifact
 from .backends import choose_backends
-from .errors import ArenaFullError, BatchError, CheckpointError, FrameError, StreamError, UndertowError
+from .errors import ArenaFullError, BatchError, CheckpointError, StreamError, UndertowError
 from .frames import Intake
 from .snapshot import read_checkpoint, snapshot, unpack_snapshot, write_checkpoint
 from .stream import Stream
@@ -210,9 +210,13 @@ class Engine:
             keys, rows = read_checkpoint(self._arena, self.fingerprint, path)
             both = [k for k in keys if k in self._arena.index]
             if both:
-                raise CheckpointError(f"{path}: stream {both[0]!r} ({len(both)} in all) is resident already; drop it before loading")
+                raise CheckpointError(
+                    f"{path}: stream {both[0]!r} ({len(both)} in all) is resident already; drop it before loading"
+                )
             if len(self) + len(keys) > self._arena.max_streams:
-                raise CheckpointError(f"{path}: has {len(keys)} streams, {self._arena.max_streams - len(self)} slots are free; raise max_streams")
+                raise CheckpointError(
+                    f"{path}: has {len(keys)} streams, {self._arena.max_streams - len(self)} slots are free; raise max_streams"
+                )
             for key, row in zip(keys, rows, strict=True):
                 self._put(key, row)
 
@@ -244,7 +248,9 @@ class Engine:
         self._arena.rows[slot] = row
         self._arena.last_active[slot] = self._clock()
 
-    def _slots(self, keys: Sequence[Key], now: int, errors: dict[Key, UndertowError]) -> tuple[np.ndarray, dict[Key, UndertowError]]:
+    def _slots(
+        self, keys: Sequence[Key], now: int, errors: dict[Key, UndertowError]
+    ) -> tuple[np.ndarray, dict[Key, UndertowError]]:
         """A slot for each key, -1 for those with an error; unknown streams are opened."""
         slots = self._arena.lookup(keys)
         known = slots[slots >= 0]
@@ -252,8 +258,10 @@ class Engine:
         self._marks[known] = order
         if not (self._marks[known] == order).all() or (len(known) < len(keys) and len(set(keys)) < len(keys)):
             twice = next(k for k in keys if list(keys).count(k) > 1)
-            raise StreamError(f"stream {twice!r} is named twice in one batch; a batch takes one frame of each stream, use push for several")
-        for i in np.flatnonzero(slots < 0) if len(known) < len(keys) else ():
+            raise StreamError(
+                f"stream {twice!r} is named twice in one batch; a batch takes one frame of each stream, use push for several"
+            )
+        for i in np.flatnonzero(slots < 0).tolist() if len(known) < len(keys) else ():
             if keys[i] not in errors:
                 try:
                     slots[i] = self._arena.open(keys[i], now)
@@ -263,7 +271,9 @@ class Engine:
             slots[[i for i, k in enumerate(keys) if k in errors]] = -1
         return slots, errors
 
-    def _advance(self, slots: np.ndarray, counts: np.ndarray, inputs: list[np.ndarray], now: int) -> tuple[list[np.ndarray], np.ndarray]:
+    def _advance(
+        self, slots: np.ndarray, counts: np.ndarray, inputs: list[np.ndarray], now: int
+    ) -> tuple[list[np.ndarray], np.ndarray]:
         """Steps each stream over its next counts[i] rows of the inputs: the ready rows, in order, and how many each stream has."""
         spec = self.spec
         before = self._arena.frames[slots] if spec.delay or spec.frames_per_step > 1 else None
@@ -274,7 +284,9 @@ class Engine:
         total = int(ends[-1]) if len(ends) else 0
         outputs = self._intake.room(total)
         if len(slots):
-            self._backends.at(len(slots)).run(slots, ends - steps, steps, steps * spec.frames_per_step, now, inputs, outputs)
+            self._backends.at(len(slots)).run(
+                slots, ends - steps, steps, steps * spec.frames_per_step, now, inputs, outputs
+            )
         rows = steps * spec.outputs_per_step
         if spec.outputs_per_step > 1:
             outputs = [y.reshape(-1, *y.shape[2:]) for y in outputs]
@@ -311,9 +323,9 @@ class Engine:
         inputs, outputs = self._intake.tail(self._arena, slot, seen % k, steps), self._intake.room(steps)
         index = np.array([slot], np.int64)
         one = np.array([steps], np.int64)
-        self._backends.at(1).run(index, np.zeros(1, np.int64), one, np.array([seen % k], np.int64), self._clock(), inputs, outputs)
+        self._backends.at(1).run(
+            index, np.zeros(1, np.int64), one, np.array([seen % k], np.int64), self._clock(), inputs, outputs
+        )
         hidden = min(max(0, self._delay_rows - seen // k * m), steps * m)
         flat = [y.reshape(-1, *y.shape[2:]) if m > 1 else y for y in outputs]
         return self._intake.named_outputs([y[hidden : hidden + left] for y in flat])
-
-

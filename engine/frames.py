@@ -24,7 +24,9 @@ class Intake:
                 raise FrameError(f"frames are given for inputs {sorted(map(str, given))}, the model has {names}")
             return [given[n] for n in names]
         if len(names) > 1:
-            raise FrameError(f"frames are one {type(given).__name__}, the model has inputs {names}: give a dict of arrays by name")
+            raise FrameError(
+                f"frames are one {type(given).__name__}, the model has inputs {names}: give a dict of arrays by name"
+            )
         return [given]
 
     def array(self, given: Any, tensor: TensorSpec, leading: int | None, what: str) -> np.ndarray:
@@ -39,12 +41,17 @@ class Intake:
             shape = ", ".join(map(str, (first, *tensor.shape)))
             raise FrameError(f"{what}: input '{tensor.name}' has shape {array.shape}, model expects ({shape})")
         if array.dtype != tensor.dtype and not (np.can_cast(array.dtype, tensor.dtype, "same_kind") or array.size == 0):
-            raise FrameError(f"{what}: input '{tensor.name}' is {array.dtype.name}, model expects {tensor.dtype}; convert it first")
+            raise FrameError(
+                f"{what}: input '{tensor.name}' is {array.dtype.name}, model expects {tensor.dtype}; convert it first"
+            )
         return np.require(array, tensor.dtype, ["C", "A", "W"])
 
     def batch(self, given: Any, count: int) -> list[np.ndarray]:
         """Frames (B, *frame) of each input."""
-        return [self.array(a, t, count, f"a batch of {count} streams") for a, t in zip(self.by_name(given), self.spec.inputs, strict=True)]
+        return [
+            self.array(a, t, count, f"a batch of {count} streams")
+            for a, t in zip(self.by_name(given), self.spec.inputs, strict=True)
+        ]
 
     def bad_rows(self, inputs: list[np.ndarray], keys: Sequence[Key]) -> dict[Key, UndertowError]:
         """The streams whose frame may not be stepped."""
@@ -65,9 +72,14 @@ class Intake:
         errors: dict[Key, UndertowError] = {}
         for key, chunk in given.items():
             try:
-                arrays = [self.array(a, t, None, f"stream {key!r}") for a, t in zip(self.by_name(chunk), self.spec.inputs, strict=True)]
+                arrays = [
+                    self.array(a, t, None, f"stream {key!r}")
+                    for a, t in zip(self.by_name(chunk), self.spec.inputs, strict=True)
+                ]
                 if len({len(a) for a in arrays}) > 1:
-                    raise FrameError(f"stream {key!r}: inputs have {[len(a) for a in arrays]} frames, expected as many of each")
+                    raise FrameError(
+                        f"stream {key!r}: inputs have {[len(a) for a in arrays]} frames, expected as many of each"
+                    )
                 for tensor, array in zip(self.spec.inputs, arrays, strict=True):
                     if not self._fits(tensor, array):
                         raise self._refusal(key, tensor, array)
@@ -83,7 +95,13 @@ class Intake:
         tensor, rank = self.spec.inputs[0], len(self.spec.inputs[0].shape) + 1
         dtype = np.dtype(tensor.dtype)
         for a in given.values():
-            if type(a) is not np.ndarray or a.dtype != dtype or a.ndim != rank or a.shape[1:] != tensor.shape or not self._fits(tensor, a):
+            if (
+                type(a) is not np.ndarray
+                or a.dtype != dtype
+                or a.ndim != rank
+                or a.shape[1:] != tensor.shape
+                or not self._fits(tensor, a)
+            ):
                 return False
         return True
 
@@ -103,10 +121,14 @@ class Intake:
     def _refusal(self, key: Key, tensor: TensorSpec, array: np.ndarray) -> FrameError:
         if array.dtype.kind == "f":
             bad = np.argwhere(~np.isfinite(array))[0]
-            return FrameError(f"stream {key!r}: input '{tensor.name}' is {array[tuple(bad)]} at {tuple(map(int, bad))}, expected finite numbers")
+            return FrameError(
+                f"stream {key!r}: input '{tensor.name}' is {array[tuple(bad)]} at {tuple(map(int, bad))}, expected finite numbers"
+            )
         limit = self.limits[tensor.name]
         worst = int(array.max()) if int(array.max()) >= limit else int(array.min())
-        return FrameError(f"stream {key!r}: input '{tensor.name}' is {worst}, expected an index from {-limit} to {limit - 1}")
+        return FrameError(
+            f"stream {key!r}: input '{tensor.name}' is {worst}, expected an index from {-limit} to {limit - 1}"
+        )
 
     def room(self, steps: int) -> list[np.ndarray]:
         """Output arrays of so many steps."""

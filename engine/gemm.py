@@ -50,7 +50,9 @@ def _block(rows: int, panels: int) -> Any:
         new = []
         for r in range(rows):
             every = _splat(b, b.load(b.gep(x[r], [i]), align=4))
-            new.append([_call(b, "llvm.fma.v16f32", _VECTOR, every, weights[c], sums[r][c]) for c in range(len(columns))])
+            new.append(
+                [_call(b, "llvm.fma.v16f32", _VECTOR, every, weights[c], sums[r][c]) for c in range(len(columns))]
+            )
         following = b.add(i, _I64(1))
         i.add_incoming(following, loop)
         for r in range(rows):
@@ -93,7 +95,11 @@ def gemm(n, x, x_offset, start, start_offset, z, z_offset, w, k, panels):
                 )  # fmt: skip
                 r += ROWS
     while r < n:
-        xr, sr, zr = get_int64(x + r * 8) + x_offset, get_int64(start + r * 8) + start_offset, get_int64(z + r * 8) + z_offset
+        xr, sr, zr = (
+            get_int64(x + r * 8) + x_offset,
+            get_int64(start + r * 8) + start_offset,
+            get_int64(z + r * 8) + z_offset,
+        )
         p = 0
         while p + 4 <= panels:
             _one4(xr, sr + p * step, zr + p * step, w + p * k * step, k)

@@ -66,12 +66,20 @@ def pointwise(program: Program, kind: str, inputs: list[Value]) -> Value:
         out = program.scratch(shape)
         program.vectors(out, operands, FLOAT_FORMS[kind].format)
         return out
-    if kind not in SCALAR_FORMS or (kind not in ("Where",) and len(types) > 1):
+    if kind not in SCALAR_FORMS or (kind != "Where" and len(types) > 1):
         raise Unsupported(f"{kind} of {', '.join(sorted(types))}")
     form, dtype = SCALAR_FORMS[kind]
     out = program.scratch(shape, dtype or inputs[-1].dtype)
     program.scalars(out, operands, form)
     return out
+
+
+@lowering("Sum", "Mean")
+def total(program: Program, node: Any, inputs: list[Value | None], attributes: dict[str, Any]) -> list[Value]:
+    first, *rest = [_given(v) for v in inputs]
+    for value in rest:
+        first = pointwise(program, "Add", [first, value])
+    return unary(program, first, f"{{0}} / {program.literal(len(inputs))}") if node.op_type == "Mean" else [first]
 
 
 @lowering(*FLOAT_FORMS, *SCALAR_FORMS)
@@ -97,7 +105,9 @@ def unary(program: Program, x: Value, form: str) -> list[Value]:
 @lowering("LeakyRelu", "Elu", "Selu", "HardSigmoid", "ThresholdedRelu", "Celu", "Gelu")
 def parametric(program: Program, node: Any, inputs: list[Value | None], attributes: dict[str, Any]) -> list[Value]:
     kind = node.op_type
-    alpha = attributes.get("alpha", {"LeakyRelu": 0.01, "HardSigmoid": 0.2, "Selu": 1.67326319217681884765625}.get(kind, 1.0))
+    alpha = attributes.get(
+        "alpha", {"LeakyRelu": 0.01, "HardSigmoid": 0.2, "Selu": 1.67326319217681884765625}.get(kind, 1.0)
+    )
     gamma, beta = attributes.get("gamma", 1.05070102214813232421875), attributes.get("beta", 0.5)
     a, b, g = program.literal(alpha), program.literal(beta), program.literal(gamma)
     forms = {
@@ -118,7 +128,7 @@ def parametric(program: Program, node: Any, inputs: list[Value | None], attribut
 @lowering("Clip")
 def clip(program: Program, node: Any, inputs: list[Value | None], attributes: dict[str, Any]) -> list[Value]:
     out = _given(inputs[0])
-    for kind, bound in zip(("Max", "Min"), (inputs + [None, None])[1:3], strict=True):
+    for kind, bound in zip(("Max", "Min"), ([*inputs, None, None])[1:3], strict=True):
         if bound is not None:
             out = pointwise(program, kind, [out, bound])
     return [out]
@@ -127,7 +137,14 @@ def clip(program: Program, node: Any, inputs: list[Value | None], attributes: di
 @lowering("Pow")
 def power(program: Program, node: Any, inputs: list[Value | None], attributes: dict[str, Any]) -> list[Value]:
     x, p = _given(inputs[0]), _given(inputs[1])
-    forms = {2.0: "{0} * {0}", 3.0: "{0} * {0} * {0}", 1.0: "{0} * ONE()", 0.5: "vsqrt({0})", -1.0: "ONE() / {0}", -0.5: "ONE() / vsqrt({0})"}
+    forms = {
+        2.0: "{0} * {0}",
+        3.0: "{0} * {0} * {0}",
+        1.0: "{0} * ONE()",
+        0.5: "vsqrt({0})",
+        -1.0: "ONE() / {0}",
+        -0.5: "ONE() / vsqrt({0})",
+    }
     exponent = float(p.const.reshape(-1)[0]) if p.const is not None and p.size == 1 else None
     if exponent not in forms:
         raise Unsupported("Pow with an exponent other than -1, -0.5, 0.5, 1, 2 or 3")
@@ -183,7 +200,7 @@ def product(program: Program, x: Value, weights: np.ndarray, bias: np.ndarray | 
 
 @lowering("Gemm")
 def gemm(program: Program, node: Any, inputs: list[Value | None], attributes: dict[str, Any]) -> list[Value]:
-    x, w, c = _given(inputs[0]), _given(inputs[1]), (inputs + [None])[2]
+    x, w, c = _given(inputs[0]), _given(inputs[1]), ([*inputs, None])[2]
     if w.const is None or (c is not None and c.const is None) or attributes.get("transA", 0) or x.shape[0] != BATCH:
         raise Unsupported("a product of two computed values, or with transA")
     weights = (w.const.T if attributes.get("transB", 0) else w.const) * np.float32(attributes.get("alpha", 1.0))
@@ -204,12 +221,16 @@ def matmul(program: Program, node: Any, inputs: list[Value | None], attributes: 
 @lowering("Conv")
 def convolution(program: Program, node: Any, inputs: list[Value | None], attributes: dict[str, Any]) -> list[Value]:
     """One spatial axis: each place's patch is copied together and multiplied, (M, C / group * kernel) a group."""
-    x, w, b = _given(inputs[0]), _given(inputs[1]), (inputs + [None])[2]
+    x, w, b = _given(inputs[0]), _given(inputs[1]), ([*inputs, None])[2]
     if w.const is None or w.const.ndim != 3 or x.shape[0] != BATCH or (b is not None and b.const is None):
         raise Unsupported("convolution over other than one axis, or with computed weights")
     if attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):
         raise Unsupported("auto_pad")
-    groups, (stride,), (dilation,) = attributes.get("group", 1), attributes.get("strides", [1]), attributes.get("dilations", [1])
+    groups, (stride,), (dilation,) = (
+        attributes.get("group", 1),
+        attributes.get("strides", [1]),
+        attributes.get("dilations", [1]),
+    )
     left, right = attributes.get("pads", [0, 0])
     (_, channels, length), (maps, per_group, kernel) = x.shape, w.const.shape
     if left or right:
@@ -224,7 +245,12 @@ def convolution(program: Program, node: Any, inputs: list[Value | None], attribu
     for g in range(groups):
         patches = program.scratch((BATCH, places, per_group * kernel))
         program.strided(
-            patches, x, [places, per_group, kernel], [per_group * kernel, kernel, 1], [stride, length, dilation], (0, g * per_group * length)
+            patches,
+            x,
+            [places, per_group, kernel],
+            [per_group * kernel, kernel, 1],
+            [stride, length, dilation],
+            (0, g * per_group * length),
         )
         weights = w.const[g * each : (g + 1) * each].reshape(each, -1).T
         z = product(program, patches, np.ascontiguousarray(weights), bias[g * each : (g + 1) * each])
@@ -263,11 +289,19 @@ def reduction(program: Program, kind: str, source: str, length: int, load: str, 
         "product": ("1", "total_lanes * {}", "fold_multiply"),
         "min": ("np.inf", "vmin(total_lanes, {})", "fold_min"),
     }[kind]
-    program.say(f"total_lanes = splat(np.float32({begin}))", f"for j in range(0, {4 * (length - length % 16)}, 64):", indent=indent)
+    program.say(
+        f"total_lanes = splat(np.float32({begin}))",
+        f"for j in range(0, {4 * (length - length % 16)}, 64):",
+        indent=indent,
+    )
     program.say(f"part = load({source} + j)", f"total_lanes = {combine.format(load.format('part'))}", indent=indent + 1)
     if length % 16:
         at, n = f"{source} + {4 * (length - length % 16)}", length % 16
-        program.say(f"part = load_some({at}, {n}, np.float32(0))", f"part = keep({load.format('part')}, {n}, np.float32({begin}))", indent=indent)
+        program.say(
+            f"part = load_some({at}, {n}, np.float32(0))",
+            f"part = keep({load.format('part')}, {n}, np.float32({begin}))",
+            indent=indent,
+        )
         program.say(f"total_lanes = {combine.format('part')}", indent=indent)
     program.say(f"total = {fold}(total_lanes)", indent=indent)
 
@@ -275,7 +309,7 @@ def reduction(program: Program, kind: str, source: str, length: int, load: str, 
 @lowering("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd")
 def reduce(program: Program, node: Any, inputs: list[Value | None], attributes: dict[str, Any]) -> list[Value]:
     x = _given(inputs[0])
-    given = (inputs + [None])[1]
+    given = ([*inputs, None])[1]
     if attributes.get("noop_with_empty_axes", 0) and given is None and "axes" not in attributes:
         return [x]
     axes = _axes(attributes, given, len(x.shape))
@@ -285,7 +319,14 @@ def reduce(program: Program, node: Any, inputs: list[Value | None], attributes: 
     program.rows()
     program.say(f"o = {out.at()}", f"a = {value.at()}", f"for g in range({groups}):", indent=2)
     program.say(f"s_at = a + g * {4 * length}", indent=3)
-    reduction(program, {"ReduceMax": "max", "ReduceMin": "min", "ReduceProd": "product"}.get(node.op_type, "sum"), "s_at", length, "{}", 3)
+    reduction(
+        program,
+        {"ReduceMax": "max", "ReduceMin": "min", "ReduceProd": "product"}.get(node.op_type, "sum"),
+        "s_at",
+        length,
+        "{}",
+        3,
+    )
     scale = f" / np.float32({length})" if node.op_type == "ReduceMean" else ""
     program.say(f"set_float32(o + 4 * g, total{scale})", indent=3)
     return [out]
@@ -320,8 +361,10 @@ def _map(program: Program, length: int, expression: str, more: str = "") -> None
 
 
 @lowering("LayerNormalization")
-def layer_normalization(program: Program, node: Any, inputs: list[Value | None], attributes: dict[str, Any]) -> list[Value]:
-    x, scale, bias = _given(inputs[0]), _given(inputs[1]), (inputs + [None])[2]
+def layer_normalization(
+    program: Program, node: Any, inputs: list[Value | None], attributes: dict[str, Any]
+) -> list[Value]:
+    x, scale, bias = _given(inputs[0]), _given(inputs[1]), ([*inputs, None])[2]
     if len([o for o in node.output if o]) > 1 or scale.const is None or (bias is not None and bias.const is None):
         raise Unsupported("computed scales, or more than one output")
     axis = attributes.get("axis", -1) % len(x.shape)
@@ -331,13 +374,25 @@ def layer_normalization(program: Program, node: Any, inputs: list[Value | None],
     b = program.parameter(np.broadcast_to(np.float32(0) if bias is None or bias.const is None else bias.const, full))
     out = program.scratch(x.shape)
     program.rows()
-    program.say(f"o = {out.at()}", f"a = {value.at()}", f"scale_at = {g.at()}", f"bias_at = {b.at()}", f"for g in range({groups}):", indent=2)
+    program.say(
+        f"o = {out.at()}",
+        f"a = {value.at()}",
+        f"scale_at = {g.at()}",
+        f"bias_at = {b.at()}",
+        f"for g in range({groups}):",
+        indent=2,
+    )
     program.say(f"s_at = a + g * {4 * length}", f"o_at = o + g * {4 * length}", indent=3)
     reduction(program, "sum", "s_at", length, "{}", 3)
     program.say(f"mean = splat(total / np.float32({length}))", indent=3)
     reduction(program, "sum", "s_at", length, "({0} - mean) * ({0} - mean)", 3)
     epsilon = np.float32(attributes.get("epsilon", 1e-5))
-    program.say(f"width = vsqrt(splat(total / np.float32({length}) + np.float32({epsilon!r})))".replace("np.float32(np.float32", "(np.float32"), indent=3)
+    program.say(
+        f"width = vsqrt(splat(total / np.float32({length}) + np.float32({epsilon!r})))".replace(
+            "np.float32(np.float32", "(np.float32"
+        ),
+        indent=3,
+    )
     _map(program, length, "(part - mean) / width * load(scale_at + j) + load(bias_at + j)")
     return [out]
 
@@ -379,14 +434,18 @@ def flatten(program: Program, node: Any, inputs: list[Value | None], attributes:
 
 @lowering("Squeeze")
 def squeeze(program: Program, node: Any, inputs: list[Value | None], attributes: dict[str, Any]) -> list[Value]:
-    x, given = _given(inputs[0]), (inputs + [None])[1]
-    axes = _axes(attributes, given, len(x.shape)) if given or "axes" in attributes else [i for i, d in enumerate(x.shape) if d == 1]
+    x, given = _given(inputs[0]), ([*inputs, None])[1]
+    axes = (
+        _axes(attributes, given, len(x.shape))
+        if given or "axes" in attributes
+        else [i for i, d in enumerate(x.shape) if d == 1]
+    )
     return [view(x, [d for i, d in enumerate(x.shape) if i not in axes])]
 
 
 @lowering("Unsqueeze")
 def unsqueeze(program: Program, node: Any, inputs: list[Value | None], attributes: dict[str, Any]) -> list[Value]:
-    x, given = _given(inputs[0]), (inputs + [None])[1]
+    x, given = _given(inputs[0]), ([*inputs, None])[1]
     raw = attributes.get("axes") or (given.const.tolist() if given is not None and given.const is not None else None)
     if raw is None:
         raise Unsupported("computed axes")
@@ -430,7 +489,12 @@ def cut(program: Program, x: Value, axis: int, start: int, count: int, step: int
         return view(x, shape, start * after)
     out = program.scratch(shape, x.dtype)
     program.strided(
-        out, x, [outer, count, after], [count * after, after, 1], [x.shape[axis] * after, step * after, 1], (0, start * after)
+        out,
+        x,
+        [outer, count, after],
+        [count * after, after, 1],
+        [x.shape[axis] * after, step * after, 1],
+        (0, start * after),
     )
     return out
 
@@ -453,14 +517,16 @@ def slicing(program: Program, node: Any, inputs: list[Value | None], attributes:
 
 @lowering("Split")
 def split(program: Program, node: Any, inputs: list[Value | None], attributes: dict[str, Any]) -> list[Value]:
-    x, given = _given(inputs[0]), (inputs + [None])[1]
+    x, given = _given(inputs[0]), ([*inputs, None])[1]
     axis = attributes.get("axis", 0) % len(x.shape)
     if x.shape[axis] == BATCH or (given is not None and given.const is None):
         raise Unsupported("splitting the batch axis, or computed sizes")
     parts = len(node.output)
     each = -(-x.shape[axis] // parts)
     even = [min(each, x.shape[axis] - i * each) for i in range(parts)]
-    sizes = given.const.tolist() if given is not None and given.const is not None else list(attributes.get("split", even))
+    sizes = (
+        given.const.tolist() if given is not None and given.const is not None else list(attributes.get("split", even))
+    )
     return [cut(program, x, axis, sum(sizes[:i]), size) for i, size in enumerate(sizes)]
 
 
@@ -478,7 +544,11 @@ def concat(program: Program, node: Any, inputs: list[Value | None], attributes: 
     out, done = program.scratch(shape, like.dtype), 0
     for v in values:
         if not v.batched:
-            v = program.broadcast(v, (*like.shape[:axis], v.shape[axis], *like.shape[axis + 1 :])) if BATCH in v.shape else v
+            v = (
+                program.broadcast(v, (*like.shape[:axis], v.shape[axis], *like.shape[axis + 1 :]))
+                if BATCH in v.shape
+                else v
+            )
         count = v.shape[axis]
         program.strided(
             out, v, [outer, count, after], [total * after, after, 1], [count * after, after, 1], (done * after, 0)

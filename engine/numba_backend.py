@@ -26,7 +26,9 @@ class NumbaBackend:
         try:
             self.source = source = generate(artifact)
         except Unsupported as error:
-            raise BackendError(f"{artifact.name}: the numba backend cannot compile {error}; use backend='ort' or 'auto'") from None
+            raise BackendError(
+                f"{artifact.name}: the numba backend cannot compile {error}; use backend='ort' or 'auto'"
+            ) from None
         self.limits = source.limits
         self._arena, self._arena_address = arena, address(arena.rows)
         self._run, self._one = self._compile(artifact)
@@ -46,21 +48,16 @@ class NumbaBackend:
         more_in, more_out = int(spec.frames_per_step > 1), int(spec.outputs_per_step > 1)
         single = [_array(t.dtype, max(1, len(t.shape) + more_in)) for t in spec.inputs]
         single += [_array(t.dtype, max(1, len(t.shape) + more_out)) for t in spec.outputs]
-        many = [_array(t.dtype, len(t.shape) + more_in + 1) for t in spec.inputs] + [_array(t.dtype, len(t.shape) + more_out + 1) for t in spec.outputs]
+        many = [_array(t.dtype, len(t.shape) + more_in + 1) for t in spec.inputs] + [
+            _array(t.dtype, len(t.shape) + more_out + 1) for t in spec.outputs
+        ]
         index = types.Array(i64, 1, "C")
-        for attempt in range(2):
-            module = load_program(self.source.text)
-            try:
-                module.run.compile((i64, i64, index, index, index, index, i64, i64, i64, *many))
-                module.one.compile((i64, i64, i64, i64, *single))
-                break
-            except (EOFError, OSError, ValueError, KeyError, ImportError):  # what numba kept on the disk is damaged
-                if attempt:
-                    raise
-                forget_program(self.source.text)
-        module.run.disable_compile()
-        module.one.disable_compile()
-        return module.run, module.one
+        signatures = (i64, i64, index, index, index, index, i64, i64, i64, *many), (i64, i64, i64, i64, *single)
+        try:
+            return _compiled(self.source.text, *signatures)
+        except (EOFError, OSError, ValueError, KeyError, ImportError):  # what numba kept on the disk is damaged
+            forget_program(self.source.text)
+            return _compiled(self.source.text, *signatures)
 
     def _memory(self) -> np.ndarray:
         source = self.source
@@ -72,20 +69,53 @@ class NumbaBackend:
         entries[2] = address(memory) + skip + tables + np.arange(source.block) * source.scratch_row
         return memory
 
-    def run(self, slots: np.ndarray, first: np.ndarray, length: np.ndarray, valid: np.ndarray, now: int, inputs: list[np.ndarray], outputs: list[np.ndarray]) -> None:
+    def run(
+        self,
+        slots: np.ndarray,
+        first: np.ndarray,
+        length: np.ndarray,
+        valid: np.ndarray,
+        now: int,
+        inputs: list[np.ndarray],
+        outputs: list[np.ndarray],
+    ) -> None:
         """Steps stream i over rows first[i] .. first[i] + length[i] of the inputs, in order; the outputs get the same rows."""
         count = len(slots)
         parts = 1 if self._pool is None else max(1, min(len(self._scratch) - 1, count // _MIN_ROWS_A_THREAD))
         if parts == 1 or self._pool is None:
-            self._run(self._scratch[0], self._arena_address, slots, first, length, valid, now, 0, count, *inputs, *outputs)
+            self._run(
+                self._scratch[0], self._arena_address, slots, first, length, valid, now, 0, count, *inputs, *outputs
+            )
             return
         bounds = [count * i // parts for i in range(parts + 1)]
         waiting = [
-            self._pool.submit(self._run, self._scratch[i], self._arena_address, slots, first, length, valid, now, bounds[i], bounds[i + 1], *inputs, *outputs)
+            self._pool.submit(
+                self._run,
+                self._scratch[i],
+                self._arena_address,
+                slots,
+                first,
+                length,
+                valid,
+                now,
+                bounds[i],
+                bounds[i + 1],
+                *inputs,
+                *outputs,
+            )
             for i in range(parts)
         ]
         for part in waiting:
             part.result()
+
+
+def _compiled(text: str, run_signature: tuple[Any, ...], one_signature: tuple[Any, ...]) -> tuple[Any, Any]:
+    """The program's two functions, compiled or from the disk, for these types alone."""
+    module = load_program(text)
+    for function, signature in ((module.run, run_signature), (module.one, one_signature)):
+        function.compile(signature)
+        function.disable_compile()
+    return module.run, module.one
 
 
 def _array(dtype: str, rank: int) -> types.Array:

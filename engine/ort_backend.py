@@ -22,7 +22,9 @@ class OrtBackend:
         chosen = list(providers or ["CPUExecutionProvider"])
         absent = [p for p in chosen if p not in ort.get_available_providers()]
         if absent:
-            raise BackendError(f"execution provider {absent[0]!r} is not in this ONNX Runtime; it has {ort.get_available_providers()}")
+            raise BackendError(
+                f"execution provider {absent[0]!r} is not in this ONNX Runtime; it has {ort.get_available_providers()}"
+            )
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, _QUIET
         try:
@@ -30,19 +32,39 @@ class OrtBackend:
         except Exception as error:  # onnxruntime's own errors share no public base
             raise BackendError(f"{artifact.name}: ONNX Runtime cannot load the step graph: {error}") from error
         if self.session.get_providers()[0] != chosen[0]:
-            raise BackendError(f"execution provider {chosen[0]!r} was asked for, ONNX Runtime fell back to {self.session.get_providers()}")
+            raise BackendError(
+                f"execution provider {chosen[0]!r} was asked for, ONNX Runtime fell back to {self.session.get_providers()}"
+            )
         self.limits: dict[str, int] = {}
         self._spec, self._arena, self._max_batch = artifact.spec, arena, max_batch
         self._states = {s.name: arena.column(s.name) for s in self._spec.states}
 
-    def run(self, slots: np.ndarray, first: np.ndarray, length: np.ndarray, valid: np.ndarray, now: int, inputs: list[np.ndarray], outputs: list[np.ndarray]) -> None:
+    def run(
+        self,
+        slots: np.ndarray,
+        first: np.ndarray,
+        length: np.ndarray,
+        valid: np.ndarray,
+        now: int,
+        inputs: list[np.ndarray],
+        outputs: list[np.ndarray],
+    ) -> None:
         """Steps stream i over rows first[i] .. first[i] + length[i] of the inputs, in order; the outputs get the same rows."""
         for t, chosen in waves(length, self._max_batch):
-            self._wave(slots[chosen], first[chosen] + t, valid[chosen] - t * self._spec.frames_per_step, inputs, outputs)
+            self._wave(
+                slots[chosen], first[chosen] + t, valid[chosen] - t * self._spec.frames_per_step, inputs, outputs
+            )
         self._arena.frames[slots] += valid
         self._arena.last_active[slots] = now
 
-    def _wave(self, slots: np.ndarray, rows: np.ndarray, valid: np.ndarray, inputs: list[np.ndarray], outputs: list[np.ndarray]) -> None:
+    def _wave(
+        self,
+        slots: np.ndarray,
+        rows: np.ndarray,
+        valid: np.ndarray,
+        inputs: list[np.ndarray],
+        outputs: list[np.ndarray],
+    ) -> None:
         spec, binding = self._spec, self.session.io_binding()
         whole = len(rows) == len(inputs[0]) and rows[0] == 0 and bool((np.diff(rows) == 1).all())
         for tensor, array in zip(spec.inputs, inputs, strict=True):
@@ -60,5 +82,3 @@ class OrtBackend:
             array[rows] = results[tensor.name]
         for state in spec.states:
             self._states[state.name][slots] = results[state.next]
-
-

@@ -72,7 +72,10 @@ class Program:
 
     def literal(self, value: float) -> str:
         """A vector constant, as an expression."""
-        name = next((n for n, v in self.constants.items() if v == value and math.copysign(1, v) == math.copysign(1, value)), None)
+        name = next(
+            (n for n, v in self.constants.items() if v == value and math.copysign(1, v) == math.copysign(1, value)),
+            None,
+        )
         if name is None:
             name = f"K{len(self.constants)}"
             self.constants[name] = value
@@ -100,7 +103,9 @@ class Program:
     def rows(self) -> None:
         self.say("for r in range(n):")
 
-    def vectors(self, out: Value, operands: Sequence[Value], expression: Callable[..., str], size: int | None = None) -> None:
+    def vectors(
+        self, out: Value, operands: Sequence[Value], expression: Callable[..., str], size: int | None = None
+    ) -> None:
         """out[j] = expression(operands[j]) over flat float32 rows; operands of one element are spread over the lanes."""
         size = out.size if size is None else size
         self.rows()
@@ -135,7 +140,15 @@ class Program:
         cast = {"float32": "np.float32", "int64": "np.int64", "int32": "np.int32", "bool": "bool"}[out.dtype]
         self.say(f"set_{out.dtype}(o + {out.item} * j, {cast}({expression.format(*gets)}))", indent=3)
 
-    def strided(self, out: Value, source: Value, dims: Sequence[int], to: Sequence[int], of: Sequence[int], start: tuple[int, int] = (0, 0)) -> None:
+    def strided(
+        self,
+        out: Value,
+        source: Value,
+        dims: Sequence[int],
+        to: Sequence[int],
+        of: Sequence[int],
+        start: tuple[int, int] = (0, 0),
+    ) -> None:
         """out[start + i . to] = source[start + i . of] for i in dims; strides in elements."""
         keep = [(d, t, o) for d, t, o in zip(dims, to, of, strict=True) if d != 1]
         merged: list[tuple[int, int, int]] = []
@@ -156,7 +169,18 @@ class Program:
         origin = " + ".join(["a", *[f"i{k} * {o * item}" for k, (_, _, o) in enumerate(merged)]])
         self.say(f"copy_bytes({target}, {origin}, {run * item})", indent=2 + len(merged))
 
-    def gemm(self, out: Value, x: Value, start: Value, weights: Value, k: int, panels: int, shift: str = "0", z_shift: str = "0", indent: int = 1) -> None:
+    def gemm(
+        self,
+        out: Value,
+        x: Value,
+        start: Value,
+        weights: Value,
+        k: int,
+        panels: int,
+        shift: str = "0",
+        z_shift: str = "0",
+        indent: int = 1,
+    ) -> None:
         self.say(
             f"gemm(n, {x.table}, {x.offset} + {shift}, {start.table}, {start.offset} + {z_shift if start.table == 's' else 0}, "
             f"{out.table}, {out.offset} + {z_shift}, get_int64(c) + {weights.offset}, {k}, {panels})",
@@ -191,7 +215,12 @@ def strides(dims: Sequence[int]) -> list[int]:
 def view(value: Value, shape: Sequence[int], offset: int = 0) -> Value:
     """The same memory under another shape, `offset` elements further."""
     const = value.const
-    return replace(value, shape=tuple(shape), offset=value.offset + offset * value.item, const=None if const is None or offset else const)
+    return replace(
+        value,
+        shape=tuple(shape),
+        offset=value.offset + offset * value.item,
+        const=None if const is None or offset else const,
+    )
 
 
 Lowering = Callable[[Program, Any, list[Value | None], dict[str, Any]], list[Value]]

@@ -9,7 +9,14 @@ from .gemm import PANEL, pack
 from .program import BATCH, Program, Unsupported, Value, view
 from .simd import LANES
 
-_DEFAULT_ALPHA = {"LeakyRelu": 0.01, "ThresholdedRelu": 1.0, "HardSigmoid": 0.2, "Elu": 1.0, "ScaledTanh": 1.0, "Affine": 1.0}
+_DEFAULT_ALPHA = {
+    "LeakyRelu": 0.01,
+    "ThresholdedRelu": 1.0,
+    "HardSigmoid": 0.2,
+    "Elu": 1.0,
+    "ScaledTanh": 1.0,
+    "Affine": 1.0,
+}
 _DEFAULT_BETA = {"HardSigmoid": 0.5, "ScaledTanh": 1.0, "Affine": 0.0}
 
 
@@ -37,10 +44,24 @@ def activation(program: Program, name: str, x: str, alpha: float, beta: float) -
 class Cell:
     """What the three layers share: constants of each direction, activations, places of the old and new state."""
 
-    def __init__(self, program: Program, inputs: list[Value | None], attributes: dict[str, Any], gates: int, defaults: Sequence[str]):
+    def __init__(
+        self,
+        program: Program,
+        inputs: list[Value | None],
+        attributes: dict[str, Any],
+        gates: int,
+        defaults: Sequence[str],
+    ):
         self.program, self.attributes, self.gates = program, attributes, gates
         x, w, r, b, lengths, h = (inputs + [None] * 8)[:6]
-        if x is None or w is None or r is None or w.const is None or r.const is None or (b is not None and b.const is None):
+        if (
+            x is None
+            or w is None
+            or r is None
+            or w.const is None
+            or r.const is None
+            or (b is not None and b.const is None)
+        ):
             raise Unsupported("weights that are computed")
         if lengths is not None:
             raise Unsupported("sequence_lens")
@@ -51,14 +72,28 @@ class Cell:
         self.width = -(-self.hidden // LANES) * LANES
         self.x, self.inputs = x, w.const.shape[2]
         self.w, self.r = w.const, r.const
-        self.b = np.zeros((self.directions, 2 * gates * self.hidden), np.float32) if b is None or b.const is None else b.const
+        self.b = (
+            np.zeros((self.directions, 2 * gates * self.hidden), np.float32)
+            if b is None or b.const is None
+            else b.const
+        )
         shape = (BATCH, self.directions, self.hidden) if self.layout else (self.directions, BATCH, self.hidden)
         self.h = h or program.parameter(np.zeros((self.directions, self.hidden), np.float32))
         self.new_h = program.scratch(shape)
         self.shape = shape
-        names = [n.decode() if isinstance(n, bytes) else n for n in attributes.get("activations", list(defaults) * self.directions)]
-        given_alpha, given_beta = list(attributes.get("activation_alpha", [])), list(attributes.get("activation_beta", []))
-        if (given_alpha or given_beta) and len(names) != max(len(given_alpha), len(given_beta)) and any(n in _DEFAULT_ALPHA for n in names):
+        names = [
+            n.decode() if isinstance(n, bytes) else n
+            for n in attributes.get("activations", list(defaults) * self.directions)
+        ]
+        given_alpha, given_beta = (
+            list(attributes.get("activation_alpha", [])),
+            list(attributes.get("activation_beta", [])),
+        )
+        if (
+            (given_alpha or given_beta)
+            and len(names) != max(len(given_alpha), len(given_beta))
+            and any(n in _DEFAULT_ALPHA for n in names)
+        ):
             given_alpha = _spread(names, given_alpha, _DEFAULT_ALPHA)
             given_beta = _spread(names, given_beta, _DEFAULT_BETA)
         alphas = [given_alpha[i] if i < len(given_alpha) else _DEFAULT_ALPHA.get(n, 0.0) for i, n in enumerate(names)]
@@ -141,13 +176,19 @@ def lstm(program: Program, node: Any, inputs: list[Value | None], attributes: di
             gate_at[2] += f" + load(p_at + j + {2 * step}) * old"
         program.say(f"old = {cell.take('c', c)}", indent=3)
         program.say(f"i = {cell.act(d, 0, gate_at[0])}", indent=3)
-        program.say("f = ONE() - i" if attributes.get("input_forget") else f"f = {cell.act(d, 0, gate_at[2])}", indent=3)
+        program.say(
+            "f = ONE() - i" if attributes.get("input_forget") else f"f = {cell.act(d, 0, gate_at[2])}", indent=3
+        )
         program.say(f"g = {cell.act(d, 1, gate_at[3])}", "new = f * old + i * g", indent=3)
         if peep is not None:
             gate_at[1] += f" + load(p_at + j + {step}) * new"
         program.say(f"o = {cell.act(d, 0, gate_at[1])}", indent=3)
         name, alpha, beta = cell.functions[d * 3 + 2]
-        program.say("store(c_out_at + j, new)", f"store(h_out_at + j, o * {activation(program, name, 'new', alpha, beta)})", indent=3)
+        program.say(
+            "store(c_out_at + j, new)",
+            f"store(h_out_at + j, o * {activation(program, name, 'new', alpha, beta)})",
+            indent=3,
+        )
     return cell.outputs(node, cell.new_h, new_c)
 
 
@@ -164,13 +205,17 @@ def gru(program: Program, node: Any, inputs: list[Value | None], attributes: dic
             cell.multiply(hn, h, cell.bias(rb, (2,)), cell.columns(r, (2,)))
         else:
             cell.lanes(("zr", zr), ("h", h), ("reset", hn))
-            program.say(f"store(reset_at + j, {cell.act(d, 0, f'load(zr_at + j + {step})')} * {cell.take('h', h)})", indent=3)
+            program.say(
+                f"store(reset_at + j, {cell.act(d, 0, f'load(zr_at + j + {step})')} * {cell.take('h', h)})", indent=3
+            )
             cell.multiply(xn, hn, xn, cell.columns(r, (2,)))
         cell.lanes(("zr", zr), ("xn", xn), ("hn", hn), ("h", h), ("h_out", cell.of(cell.new_h, d)))
         if after:
             program.say(f"reset = {cell.act(d, 0, f'load(zr_at + j + {step})')}", indent=3)
         program.say(f"update = {cell.act(d, 0, 'load(zr_at + j)')}", indent=3)
-        program.say(f"new = {cell.act(d, 1, 'load(xn_at + j)' + (' + reset * load(hn_at + j)' if after else ''))}", indent=3)
+        program.say(
+            f"new = {cell.act(d, 1, 'load(xn_at + j)' + (' + reset * load(hn_at + j)' if after else ''))}", indent=3
+        )
         program.say(f"store(h_out_at + j, (ONE() - update) * new + update * {cell.take('h', h)})", indent=3)
     return cell.outputs(node, cell.new_h)
 
@@ -179,7 +224,12 @@ def rnn(program: Program, node: Any, inputs: list[Value | None], attributes: dic
     cell = Cell(program, inputs, attributes, 1, ("Tanh",))
     for d in range(cell.directions):
         z, h = cell.room(1), cell.of(cell.h, d)
-        cell.multiply(z, cell.x, cell.bias(cell.b[d][: cell.hidden] + cell.b[d][cell.hidden :], (0,)), cell.columns(cell.w[d], (0,)))
+        cell.multiply(
+            z,
+            cell.x,
+            cell.bias(cell.b[d][: cell.hidden] + cell.b[d][cell.hidden :], (0,)),
+            cell.columns(cell.w[d], (0,)),
+        )
         cell.multiply(z, h, z, cell.columns(cell.r[d], (0,)))
         cell.lanes(("z", z), ("h_out", cell.of(cell.new_h, d)))
         program.say(f"store(h_out_at + j, {cell.act(d, 0, 'load(z_at + j)')})", indent=3)

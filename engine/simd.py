@@ -43,7 +43,10 @@ def _instruction(result: Any, build: Callable[..., Any], *argument_types: Any) -
     arity = len(argument_types)
 
     def typing(_context: Any, *arguments: Any) -> Any:
-        if any(not isinstance(a, types.Integer) if want is types.int64 else a != want for a, want in zip(arguments, argument_types, strict=True)):
+        if any(
+            not isinstance(a, types.Integer) if want is types.int64 else a != want
+            for a, want in zip(arguments, argument_types, strict=True)
+        ):
             return None
 
         def codegen(context: Any, builder: Any, _signature: Any, values: Sequence[Any]) -> Any:
@@ -228,7 +231,11 @@ def set_int32(typingctx, address, value):
     """Stores the low 32 bits of an integer."""
 
     def codegen(context: Any, builder: Any, signature: Any, values: Sequence[Any]) -> Any:
-        builder.store(context.cast(builder, values[1], signature.args[1], types.int32), _pointer(builder, values[0], _I32), align=1)
+        builder.store(
+            context.cast(builder, values[1], signature.args[1], types.int32),
+            _pointer(builder, values[0], _I32),
+            align=1,
+        )
         return context.get_dummy_value()
 
     return types.void(address, value), codegen
@@ -240,7 +247,9 @@ def copy_bytes(typingctx, target, source, count):
 
     def codegen(context: Any, builder: Any, signature: Any, values: Sequence[Any]) -> Any:
         byte = ir.IntType(8)
-        cgutils.raw_memcpy(builder, _pointer(builder, values[0], byte), _pointer(builder, values[1], byte), values[2], 1, align=1)
+        cgutils.raw_memcpy(
+            builder, _pointer(builder, values[0], byte), _pointer(builder, values[1], byte), values[2], 1, align=1
+        )
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64), codegen

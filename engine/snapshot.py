@@ -45,7 +45,9 @@ def write_checkpoint(arena: Arena, fingerprint: bytes, path: str | os.PathLike[s
     """Every resident stream in one file, written in one move and synced to the disk."""
     path = Path(path)
     slots = np.fromiter(arena.index.values(), np.int64, len(arena.index))
-    keys: list[Any] = [(k,) if isinstance(k, bytes) else int(k) if isinstance(k, np.integer) else k for k in arena.index]
+    keys: list[Any] = [
+        (k,) if isinstance(k, bytes) else int(k) if isinstance(k, np.integer) else k for k in arena.index
+    ]
     data = _seal(_CHECKPOINT, _Checkpoint(fingerprint, _states(arena), keys, arena.rows[slots].tobytes()))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("wb") as file:
@@ -96,7 +98,9 @@ def _same_model(arena: Arena, fingerprint: bytes, found: Any, where: str, error:
     for name, shape, dtype in found.states:
         have = expected.get(name)
         if have is None:
-            raise error(f"{where}: state '{name}' is not in this model, which has {sorted(expected)}; was it written by another model?")
+            raise error(
+                f"{where}: state '{name}' is not in this model, which has {sorted(expected)}; was it written by another model?"
+            )
         if tuple(shape) != have.shape or dtype != have.dtype:
             raise error(
                 f"{where}: state '{name}' has shape {tuple(shape)} of {dtype}, model expects {have.shape} of {have.dtype}; was it written by another model?"

@@ -61,7 +61,9 @@ class Stream:
 
     def _check(self) -> None:
         if self._engine._arena.generations[self._slot] != self._generation:
-            raise StaleStreamError(f"stream {self.key!r} was closed, dropped or expired since this handle was made; call engine.stream again")
+            raise StaleStreamError(
+                f"stream {self.key!r} was closed, dropped or expired since this handle was made; call engine.stream again"
+            )
 
     def _slow_step(self, frame: Any) -> Any:
         engine = self._engine

@@ -31,7 +31,11 @@ class Call(nn.Module):
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """The output tensors, in the order of `output_names`."""
         args, kwargs = pytree.tree_unflatten(list(tensors), self._tree)
-        found = [(path, leaf) for path, leaf in pytree.tree_flatten_with_path(self.module(*args, **kwargs))[0] if leaf is not None]
+        found = [
+            (path, leaf)
+            for path, leaf in pytree.tree_flatten_with_path(self.module(*args, **kwargs))[0]
+            if leaf is not None
+        ]
         names = [_output_name(path) for path, _ in found]
         for name, (_, leaf) in zip(names, found, strict=True):
             if not isinstance(leaf, Tensor):
@@ -50,7 +54,9 @@ class Call(nn.Module):
 
     def _check_example(self) -> None:
         if not self.example:
-            raise ExportError("the example holds no tensor; give a tensor, or a tuple or dict of tensors, as the module is called")
+            raise ExportError(
+                "the example holds no tensor; give a tensor, or a tuple or dict of tensors, as the module is called"
+            )
         for name, tensor in zip(self.input_names, self.example, strict=True):
             if not isinstance(tensor, Tensor):
                 raise ExportError(f"input '{name}': the example has a {type(tensor).__name__}, expected a tensor")
@@ -59,7 +65,10 @@ class Call(nn.Module):
                     f"input '{name}': the example has shape {tuple(tensor.shape)}, expected a batch axis ({self.batch_axis}) and a time axis "
                     f"({self.time_axis}), none of them empty; see `time_axis`"
                 )
-        sizes = {n: (t.shape[self.batch_axis], t.shape[self.time_axis]) for n, t in zip(self.input_names, self.example, strict=True)}
+        sizes = {
+            n: (t.shape[self.batch_axis], t.shape[self.time_axis])
+            for n, t in zip(self.input_names, self.example, strict=True)
+        }
         if len(set(sizes.values())) > 1:
             raise ExportError(
                 f"the inputs' (batch, time) sizes differ: {sizes}; every input of a stream has one value a frame. "

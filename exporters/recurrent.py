@@ -34,7 +34,7 @@ def recurrent(
     kind: str,
     name: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(y (T, B, H), final h (B, H), final c (B, H) or empty) of one forward layer over x (T, B, F)."""
+    """(y (T, B, H), final h (B, H), final c (B, H); c is h where there is none) of one forward layer over x (T, B, F)."""
     zeros = x.new_zeros(1, x.shape[1], w_hh.shape[1])
     h = zeros if h0 is None else h0[None].contiguous()
     weights = [w_ih, w_hh] if b_ih is None or b_hh is None else [w_ih, w_hh, b_ih, b_hh]
@@ -44,17 +44,17 @@ def recurrent(
         y, hn, cn = torch.lstm(x, (h, c), weights, *rest)
         return y, hn[0].clone(), cn[0].clone()
     y, hn = getattr(torch, kind)(x, h, weights, *rest)
-    return y, hn[0].clone(), x.new_empty(0)
+    return y, hn[0].clone(), hn[0].clone()
 
 
 @recurrent.register_fake
-def _(x, h0, c0, w_ih, w_hh, b_ih, b_hh, kind, name):  # type: ignore[no-untyped-def]
+def _(x, h0, c0, w_ih, w_hh, b_ih, b_hh, kind, name):
     size = w_hh.shape[1]
     final = x.new_empty(x.shape[1], size)
-    return x.new_empty(x.shape[0], x.shape[1], size), final, torch.empty_like(final) if kind == "lstm" else x.new_empty(0)
+    return x.new_empty(x.shape[0], x.shape[1], size), final, torch.empty_like(final)
 
 
-def _to_onnx(x, h0, c0, w_ih, w_hh, b_ih, b_hh, kind="", name=""):  # type: ignore[no-untyped-def]
+def _to_onnx(x, h0, c0, w_ih, w_hh, b_ih, b_hh, kind="", name=""):
     """The operator above as one ONNX node, traced by torch's exporter."""
     size = int(w_hh.shape[1])
     rows = op.Constant(value_ints=[gate * size + i for gate in GATES[kind] for i in range(size)])
@@ -111,7 +111,9 @@ def _forward_of(path: str, module: nn.Module) -> Any:
         return None
     name, kind = _called(path, module), module.mode.lower()
     if type(module).forward not in (nn.RNN.forward, nn.LSTM.forward, nn.GRU.forward) or "forward" in module.__dict__:
-        return _refusing(name, "its class overrides forward, so what it computes is not known; use nn.RNN, nn.LSTM or nn.GRU itself")
+        return _refusing(
+            name, "its class overrides forward, so what it computes is not known; use nn.RNN, nn.LSTM or nn.GRU itself"
+        )
     if module.bidirectional:
         return _refusing(name, _BIDIRECTIONAL)
     if module.proj_size:
@@ -125,7 +127,9 @@ def _forward_of(path: str, module: nn.Module) -> Any:
         hs, cs = hx if kind == "lstm" and hx is not None else (hx, None)
         finals: list[tuple[Tensor, Tensor]] = []
         for k in range(module.num_layers):
-            biases = (getattr(module, f"bias_ih_l{k}"), getattr(module, f"bias_hh_l{k}")) if module.bias else (None, None)
+            biases = (
+                (getattr(module, f"bias_ih_l{k}"), getattr(module, f"bias_hh_l{k}")) if module.bias else (None, None)
+            )
             weights = (getattr(module, f"weight_ih_l{k}"), getattr(module, f"weight_hh_l{k}"))
             h0, c0 = None if hs is None else hs[k], None if cs is None else cs[k]
             layer = f"{path or kind.split('_')[0]}.l{k}"
@@ -152,12 +156,16 @@ def _over_time(name: str, cell: nn.RNNCellBase) -> Any:
     """What OverTime(cell) computes, as one operator."""
     kind = {nn.LSTMCell: "lstm", nn.GRUCell: "gru"}.get(type(cell), f"rnn_{getattr(cell, 'nonlinearity', '')}")
     if kind.removeprefix("rnn_") not in ("lstm", "gru", "tanh", "relu"):
-        return _refusing(_called(name, cell), "is not nn.RNNCell, nn.LSTMCell or nn.GRUCell itself, so what it computes is not known")
+        return _refusing(
+            _called(name, cell), "is not nn.RNNCell, nn.LSTMCell or nn.GRUCell itself, so what it computes is not known"
+        )
 
     def forward(x: Tensor) -> Tensor:
         _check_input(_called(name, cell), cell.weight_ih, x)
         biases = (cell.bias_ih, cell.bias_hh)
-        y, _, _ = torch.ops.undertow.recurrent(x.transpose(0, 1), None, None, cell.weight_ih, cell.weight_hh, *biases, kind, name)
+        y, _, _ = torch.ops.undertow.recurrent(
+            x.transpose(0, 1), None, None, cell.weight_ih, cell.weight_hh, *biases, kind, name
+        )
         return y.transpose(0, 1)
 
     return forward
@@ -181,7 +189,9 @@ def _check_input(name: str, weight: Tensor, x: Any) -> None:
             "(skip pack_padded_sequence where the module is exported)"
         )
     if x.dim() != 3:
-        raise ExportError(f"{name}: is given a tensor of shape {tuple(x.shape)}, expected 3 axes: batch, time and features")
+        raise ExportError(
+            f"{name}: is given a tensor of shape {tuple(x.shape)}, expected 3 axes: batch, time and features"
+        )
     if weight.dtype != torch.float32 or x.dtype != torch.float32:
         raise ExportError(
             f"{name}: computes {x.dtype} with {weight.dtype} weights, expected torch.float32; call module.float() and give a float32 example"

@@ -41,6 +41,7 @@ def value_free(graph: onnx.GraphProto) -> set[str]:
     for node in graph.node:
         inner = {n for a in node.attribute if a.HasField("g") for inside in a.g.node for n in inside.input}
         made = {n for a in node.attribute if a.HasField("g") for inside in a.g.node for n in inside.output}
+        made |= {t.name for a in node.attribute if a.HasField("g") for t in a.g.initializer}
         reached = node.op_type in ("Shape", "Size") or all(name in free for name in [*node.input, *(inner - made)])
         if reached and not node.op_type.startswith("Random") and node.op_type != "Bernoulli":
             free.update(node.output)

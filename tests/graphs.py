@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 from hypothesis import strategies as st
 from onnx import TensorProto
+
 from undertow.engine.artifact import Artifact, StepSpec
 
 from .step_graph import StepGraph

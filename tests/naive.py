@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
+
 from undertow.engine.artifact import Artifact, StateSpec, TensorSpec
 
 from .naive_ops import OPS, widen

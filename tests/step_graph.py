@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+
 from undertow.engine.artifact import Artifact, StateSpec, StepSpec, TensorSpec, make_artifact
 
 BATCH = "B"

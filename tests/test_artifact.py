@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+
 from undertow.engine import artifact as module
 from undertow.engine.artifact import Artifact, make_artifact, read_artifact, write_artifact
 from undertow.engine.errors import ArtifactError

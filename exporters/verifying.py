@@ -1,0 +1,83 @@
+"""`verify`: the certificate's question again, on this machine and without torch.
+
+The reference is ONNX Runtime as a plain interpreter of the step graph (no optimisation, one thread), each random sequence
+alone and frame by frame. Beside it stand the engine's backends, with all sequences as concurrent streams that arrive in
+random chunks. So it proves that what the engine does here, batched and compiled for this processor, is what the graph
+says; that the graph is what the torch module computes, the certificate says, and the artifact's checksum seals that.
+"""
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..engine.artifact import Parity, read_artifact
+from ..engine.errors import ArtifactError
+from .parity import LENGTHS, SEEDS, Comparison, compare
+from .sequences import draws, random_sequences
+from .stepping import stepped_alone
+
+BACKENDS = ("engine:ort", "engine:numba")
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What `verify` found. certificate: as exported. lines: each of the engine's backends on this machine."""
+
+    path: Path
+    fingerprint: str
+    certificate: tuple[Parity, ...]
+    lines: tuple[Comparison, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """At least one backend runs the model, all that do agree with the graph, and the certificate is complete."""
+        return not self.problems
+
+    def __str__(self) -> str:
+        head = f"{self.path}: {'verified' if self.ok else 'FAILED'} (fingerprint {self.fingerprint})"
+        stated = [f"  at export: {_stated(p)}" for p in self.certificate] or ["  no certificate in the artifact"]
+        return "\n".join(
+            [head, *stated, *(f"  here: {line}" for line in self.lines), *(f"  problem: {p}" for p in self.problems)]
+        )
+
+
+def verify(path: str | os.PathLike[str]) -> VerifyReport:
+    """Runs random sequences of several lengths through the artifact on every backend of this machine, and compares.
+
+    Raises ArtifactError where the file is not a step artifact. Disagreement is not raised, see `VerifyReport.ok`.
+    """
+    artifact = read_artifact(path)
+    spec = artifact.spec
+    if spec.delay or spec.frames_per_step > 1:
+        raise ArtifactError(
+            f"{path}: has delay {spec.delay} and {spec.frames_per_step} frames a step; this version verifies artifacts "
+            "of no delay and one frame a step"
+        )
+    sequences = random_sequences(draws(spec, artifact.model, {}), LENGTHS, SEEDS)
+    expected = stepped_alone(artifact, sequences)
+    lines = compare(artifact, sequences, expected, "the step graph, one stream alone", BACKENDS)
+    problems = [f"{line.backend} disagrees with the step graph" for line in lines if not line.ok]
+    if all(line.problem for line in lines):
+        problems.append("no backend of this machine runs the model")
+    problems += _incomplete(spec.certificate, {o.name for o in spec.outputs})
+    return VerifyReport(Path(path), artifact.fingerprint.hex(), spec.certificate, tuple(lines), tuple(problems))
+
+
+def _incomplete(certificate: tuple[Parity, ...], outputs: set[str]) -> list[str]:
+    """What is wrong with the certificate by itself."""
+    problems = []
+    for line in certificate:
+        if set(line.max_abs_error) != outputs:
+            problems.append(
+                f"the certificate's line for {line.backend} is about {sorted(line.max_abs_error)}, the outputs are {sorted(outputs)}"
+            )
+        if not all(math.isfinite(e) and e >= 0 for e in line.max_abs_error.values()):
+            problems.append(f"the certificate's line for {line.backend} has an error that is not a number")
+    return problems
+
+
+def _stated(line: Parity) -> str:
+    errors = ", ".join(f"{name} {error:.2g}" for name, error in line.max_abs_error.items())
+    return f"{line.backend} against {line.reference}, {line.sequences} sequences of lengths {', '.join(map(str, line.lengths))}: {errors}"

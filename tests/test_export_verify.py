@@ -1,0 +1,164 @@
+"""`verify`, and the commands `export` and `verify`."""
+
+import json
+
+import msgspec
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnxscript")
+
+from click.testing import CliRunner  # noqa: E402
+from torch import nn  # noqa: E402
+
+import undertow as ut  # noqa: E402
+from undertow.cli_export import export_command, verify_command  # noqa: E402
+from undertow.engine.artifact import write_artifact  # noqa: E402
+from undertow.exporters import parity, verifying  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory):
+    """A small model, certified on every backend."""
+    path = tmp_path_factory.mktemp("verify") / "m.onnx"
+    torch.manual_seed(0)
+    ut.export(nn.GRU(3, 4, batch_first=True), torch.randn(2, 5, 3), path)
+    return path
+
+
+def test_verify(artifact):
+    """Every backend of this machine that runs the model agrees with the plain interpreter of its graph."""
+    report = ut.verify(artifact)
+    assert report.ok, str(report)
+    assert [line.backend for line in report.lines] == ["engine:ort", "engine:numba"]
+    assert all(line.max_abs_error["output"] < 1e-5 and not line.problem for line in report.lines)
+    assert report.certificate == ut.read_artifact(artifact).spec.certificate
+    assert "verified" in str(report)
+
+
+def test_verify_sees_a_wrong_backend(artifact, monkeypatch):
+    """A backend whose outputs are off by more than float32 explains fails the verification, by name."""
+    original = parity.stepped_by_engine
+
+    def off(model, sequences, backend):
+        scale = 1.001 if backend == "numba" else 1.0
+        return [{n: a * np.float32(scale) for n, a in one.items()} for one in original(model, sequences, backend)]
+
+    monkeypatch.setattr(parity, "stepped_by_engine", off)
+    report = ut.verify(artifact)
+    assert not report.ok
+    assert report.problems == ("engine:numba disagrees with the step graph",)
+    result = CliRunner().invoke(verify_command, [str(artifact), "--json"])
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["ok"] is False
+
+
+def test_verify_without_any_backend(artifact, monkeypatch):
+    """Where no backend runs the model nothing is verified, and that is a failure with each backend's reason."""
+
+    def unable(*args):
+        raise ut.BackendError("not here")
+
+    monkeypatch.setattr(parity, "stepped_by_engine", unable)
+    report = ut.verify(artifact)
+    assert not report.ok
+    assert "cannot run it here: not here" in str(report)
+
+
+def test_verify_reads_the_certificate(artifact, tmp_path):
+    """A certificate that is not about the outputs is a problem; an artifact that was edited is an ArtifactError."""
+    found = ut.read_artifact(artifact)
+    line = msgspec.structs.replace(found.spec.certificate[0], max_abs_error={"other": float(1)})
+    path = tmp_path / "m.onnx"
+    write_artifact(path, found.model, msgspec.structs.replace(found.spec, certificate=(line,)))
+    assert "the outputs are ['output']" in verifying.verify(path).problems[0]
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ut.ArtifactError):
+        ut.verify(path)
+
+
+SOURCE = """
+import torch
+def make():
+    torch.manual_seed(0)
+    return torch.nn.GRU(3, 4, batch_first=True)
+ready = make()
+number = 3
+"""
+
+
+@pytest.fixture
+def factory(tmp_path, monkeypatch):
+    """A module `made_for_export` in the current folder."""
+    (tmp_path / "made_for_export.py").write_text(SOURCE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("undertow.exporters.torch_export.BACKENDS", ("ort",))
+    monkeypatch.setattr("sys.path", __import__("sys").path[:])
+    monkeypatch.delitem(__import__("sys").modules, "made_for_export", raising=False)
+
+
+def run(*arguments):
+    return CliRunner().invoke(export_command, [*arguments, "--example-shape", "1,5,3"])
+
+
+def test_export_command(factory, tmp_path):
+    """The command exports what a factory gives with a checkpoint's weights, and prints the report or its JSON."""
+    weights = nn.GRU(3, 4, batch_first=True).state_dict()
+    torch.save(weights, tmp_path / "w.pt")
+    result = run(
+        "made_for_export:make",
+        "-o",
+        "m.onnx",
+        "--checkpoint",
+        "w.pt",
+        "--sample-rate",
+        "50",
+        "--labels",
+        "a,b,c,d",
+        "--json",
+    )
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    spec = ut.read_artifact(tmp_path / "m.onnx").spec
+    assert report["spec"]["sample_rate_hz"] == spec.sample_rate_hz == 50
+    assert spec.labels == ("a", "b", "c", "d")
+    before = spec.origin.weights_sha256
+    result = run("made_for_export:ready", "-o", "m.onnx")
+    assert result.exit_code == 0, result.output
+    assert "worst absolute error" in result.stdout
+    assert ut.read_artifact(tmp_path / "m.onnx").spec.origin.weights_sha256 != before
+
+
+class Evil:
+    """A pickle that would run code."""
+
+    def __reduce__(self):
+        return (print, ("ran",))
+
+
+def test_export_command_refuses(factory, tmp_path, capsys):
+    """Wrong sources and checkpoints are told apart; a checkpoint's code is never run."""
+    torch.save({"w": Evil()}, tmp_path / "evil.pt")
+    torch.save({"other": torch.zeros(1)}, tmp_path / "other.pt")
+    torch.save([1], tmp_path / "list.pt")
+    cases = {
+        ("made_for_export:nothing",): "has no 'nothing'",
+        ("no_such_module_here:make",): "no module named 'no_such_module_here'",
+        ("made_for_export:number",): "gives a int",
+        ("made_for_export:make", "--checkpoint", "evil.pt"): "cannot be loaded as plain weights",
+        ("made_for_export:make", "--checkpoint", "other.pt"): "does not fit the module",
+        ("made_for_export:make", "--checkpoint", "list.pt"): "is not a state_dict",
+    }
+    for arguments, message in cases.items():
+        error = run(*arguments, "-o", "m.onnx").exception
+        assert isinstance(error, ut.ExportError)
+        assert message in str(error)
+    assert "ran" not in capsys.readouterr().out
+    assert run("no_colon", "-o", "m.onnx").exit_code == 2
+    assert (
+        CliRunner().invoke(export_command, ["made_for_export:make", "-o", "m", "--example-shape", "1,x"]).exit_code == 2
+    )
+    assert not (tmp_path / "m.onnx").exists()

@@ -1,6 +1,7 @@
 """Charts as inline SVG: lines, a heat map, an axis of time. They take their colours from the page (light or dark)."""
 
 import base64
+import math
 import struct
 import zlib
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ import numpy as np
 
 WIDTH, LEFT, RIGHT = 900, 70, 12
 SPAN = WIDTH - LEFT - RIGHT
-AXIS = 34
+AXIS = 24
 MAX_POINTS = 1200  # a line has more samples than pixels beyond this
 
 
@@ -28,12 +29,16 @@ def lines(title: str, unit: str, names: Sequence[str], values: np.ndarray, secon
         points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(across, down[:, c], strict=True))
         parts.append(f'<polyline class="line c{c % 3}" points="{points}"/>')
         x = LEFT + 4 + c * 90
-        parts.append(f'<line class="line c{c % 3} key" x1="{x}" x2="{x + 26}" y1="11" y2="11"/><text x="{x + 32}" y="15">{escape(name)}</text>')
+        parts.append(
+            f'<line class="line c{c % 3} key" x1="{x}" x2="{x + 26}" y1="11" y2="11"/><text x="{x + 32}" y="15">{escape(name)}</text>'
+        )
     low_high = f"{', '.join(names)} between {low:.2f} and {high:.2f} {unit}"
     return _svg(f"{title}: {low_high} over {seconds:.1f} s", "".join(parts) + time_axis(seconds, bottom), height + AXIS)
 
 
-def heat_map(title: str, rows: Sequence[str], values: np.ndarray, seconds: float, row_height: float, marked: int | None = None) -> str:
+def heat_map(
+    title: str, rows: Sequence[str], values: np.ndarray, seconds: float, row_height: float, marked: int | None = None
+) -> str:
     """values (rows, T) in -1..1: orange above zero, blue below, the page's own ground at zero. marked: a row to point out."""
     height = len(values) * row_height
     image = f'<image x="{LEFT}" y="4" width="{SPAN}" height="{height:.1f}" preserveAspectRatio="none" href="{png(values)}"/>'
@@ -41,9 +46,13 @@ def heat_map(title: str, rows: Sequence[str], values: np.ndarray, seconds: float
     for i, name in enumerate(rows):
         if name:
             kind = "mark" if i == marked else ""
-            parts.append(f'<text class="{kind}" text-anchor="end" x="{LEFT - 8}" y="{4 + (i + 0.5) * row_height + 4:.1f}">{escape(name)}</text>')
+            parts.append(
+                f'<text class="{kind}" text-anchor="end" x="{LEFT - 8}" y="{4 + (i + 0.5) * row_height + 4:.1f}">{escape(name)}</text>'
+            )
     if marked is not None:
-        parts.append(f'<rect class="marked" x="{LEFT}" y="{4 + marked * row_height:.1f}" width="{SPAN}" height="{row_height:.1f}"/>')
+        parts.append(
+            f'<rect class="marked" x="{LEFT}" y="{4 + marked * row_height:.1f}" width="{SPAN}" height="{row_height:.1f}"/>'
+        )
     return _svg(title, "".join(parts) + time_axis(seconds, 4 + height), 4 + height + AXIS)
 
 
@@ -53,7 +62,9 @@ def ribbon(title: str, name: str, good: np.ndarray, seconds: float) -> str:
     scale = SPAN / max(1, len(good))
     parts = [f'<rect class="right" x="{LEFT}" y="2" width="{SPAN}" height="14"/>']
     for start, end in zip(edges[::2], edges[1::2], strict=True):
-        parts.append(f'<rect class="wrong" x="{LEFT + start * scale:.1f}" y="2" width="{max(1.0, (end - start) * scale):.1f}" height="14"/>')
+        parts.append(
+            f'<rect class="wrong" x="{LEFT + start * scale:.1f}" y="2" width="{max(1.0, (end - start) * scale):.1f}" height="14"/>'
+        )
     parts.append(f'<text text-anchor="end" x="{LEFT - 8}" y="13">{escape(name)}</text>')
     return _svg(f"{title}, over {seconds:.1f} s", "".join(parts), 20)
 
@@ -85,16 +96,23 @@ def time_axis(seconds: float, top: float) -> str:
 
 
 def _grid(low: float, high: float, top: float, bottom: float) -> str:
+    """Lines across at two to five round values."""
+    scale = 10.0 ** math.floor(math.log10(high - low))
+    step = next(s * scale for s in (0.25, 0.5, 1, 2, 2.5, 5) if (high - low) / (s * scale) < 5)
     parts = []
-    for k in range(3):
-        y, value = bottom - k * (bottom - top) / 2, low + k * (high - low) / 2
+    for k in range(math.ceil(low / step), math.floor(high / step) + 1):
+        y = bottom - (k * step - low) / (high - low) * (bottom - top)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{LEFT + SPAN}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text text-anchor="end" x="{LEFT - 8}" y="{y + 4:.1f}">{value:.3g}</text>')
+        parts.append(f'<text text-anchor="end" x="{LEFT - 8}" y="{y + 4:.1f}">{k * step:g}</text>')
     return "".join(parts)
 
 
 def _vertical_label(text: str, middle: float) -> str:
-    return f'<text text-anchor="middle" transform="translate(14 {middle:.0f}) rotate(-90)">{escape(text)}</text>' if text else ""
+    return (
+        f'<text text-anchor="middle" transform="translate(14 {middle:.0f}) rotate(-90)">{escape(text)}</text>'
+        if text
+        else ""
+    )
 
 
 def _svg(label: str, body: str, height: float) -> str:

@@ -11,9 +11,6 @@ _COMMANDS = {
     "export": ("cli_export:export_command", "Turn a trained torch module into a step artifact."),
     "verify": ("cli_export:verify_command", "Re-run an artifact's certificate on this machine."),
     "inspect": ("cli_inspect:inspect_command", "Print what an artifact is: inputs, outputs, states, delay, backends."),
-    "run": ("cli_run:run_command", "Run a pipeline: source, model, sink."),
-    "replay": ("cli_run:replay_command", "Run recorded files through a model."),
-    "demo": ("cli_demo:demo_command", "Train, export and stream the activity example, and write its report."),
 }
 
 

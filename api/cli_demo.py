@@ -1,7 +1,8 @@
-"""`undertow demo`: recordings as live streams through `undertow run`, watched while they run, compared with torch."""
+"""`undertow demo`: recordings as live streams through one engine, watched while they run, compared with torch."""
 
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
-from .demo import Bundle, Comparison, Latency, compare, excerpt, machine, measure, portrait, read_bundle, telling_stream
-from .demo_run import Run, running
+from .demo import Bundle, Comparison, compare, excerpt, machine, portrait, read_bundle, telling_stream, time_one_stream
+from .demo_run import Run
 from .report import Report, write_report
 
 CHANNELS = ("ax", "ay", "az", "wx", "wy", "wz")
@@ -26,92 +27,95 @@ PROVENANCE = (
 @click.command("demo")
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 @click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    help="Folder for the run and report.html.  [default: FOLDER, or ./undertow-demo]",
+    "--out", type=click.Path(path_type=Path), help="Where report.html goes; FOLDER or ./undertow-demo if not given."
+)
+@click.option(
+    "--speed", type=click.FloatRange(min=0, min_open=True), help="Times real time; as fast as it goes if not given."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON, and no table.")
-def demo_command(folder: Path | None, out: Path | None, as_json: bool) -> None:
+def demo_command(folder: Path | None, out: Path | None, speed: float | None, as_json: bool) -> None:
     """Run recordings through a small recurrent model as live streams, and write a report.
 
-    FOLDER holds the recordings and the model (examples/activity/export.py writes one); without it, a short excerpt that
-    is part of the package runs: seven recordings of one person, 20 seconds each. Needs neither torch nor a network.
+    FOLDER holds the recordings and the model (examples/activity/export.py writes one); without it, an excerpt that is
+    part of the package runs: fourteen recordings of one person, ten seconds each. Needs neither torch nor a network.
     """
     out = out or folder or Path("undertow-demo")
     bundle = read_bundle(folder or excerpt())
+    out.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=as_json)
-    run = _watched(bundle, out, console)
-    found = compare(bundle, run.outputs())
-    latency = measure(bundle)
-    page = write_report(out / "report.html", _report(bundle, run, found, latency))
+    run = Run(bundle, speed)
+    _watch(bundle, run, console)
+    found, one_us = compare(bundle, run.outputs), time_one_stream(bundle)
+    page = write_report(out / "report.html", _report(bundle, run, found, one_us))
     if as_json:
-        click.echo(json.dumps(_figures(bundle, run, found, latency) | {"report": str(page)}))
+        click.echo(json.dumps(_figures(bundle, run, found, one_us) | {"report": str(page)}))
     else:
-        console.print(_table(bundle, run, found, latency))
+        console.print(Group(_table(bundle, run, found), _details(run, found, one_us)))
         console.print(f"report: {page}", soft_wrap=True)
 
 
-def _watched(bundle: Bundle, out: Path, console: Console) -> Run:
-    """The finished run, shown while it ran: a live table on a terminal, a line now and then elsewhere."""
-    with running(bundle, out) as run:
-        if console.is_terminal:
-            with Live(console=console, transient=True, refresh_per_second=10) as live:
-                while run.poll():
-                    live.update(_table(bundle, run))
-        else:
-            said = time.monotonic()
-            while run.poll():
-                if time.monotonic() - said > 1:
-                    said = time.monotonic()
-                    console.print(
-                        f"{run.frames:,} of {bundle.total:,} steps, {run.accuracy:.1%} right so far", soft_wrap=True
-                    )
-    return run
+def _watch(bundle: Bundle, run: Run, console: Console) -> None:
+    """Plays the run: a live table on a terminal, a line a second elsewhere."""
+    if console.is_terminal:
+        with Live(console=console, transient=True, auto_refresh=False) as live:
+            for _ in _every(0.1, run):
+                live.update(_table(bundle, run), refresh=True)
+    else:
+        for _ in _every(1, run):
+            done = f"{run.steps:,} of {bundle.total:,} steps, {run.live} streams live, {run.accuracy:.1%} right so far"
+            console.print(done, soft_wrap=True)
 
 
-def _table(bundle: Bundle, run: Run, found: Comparison | None = None, latency: Latency | None = None) -> Group:
-    """The figures so far; all of them once `found` and `latency` are known."""
-    main = Table(title="undertow demo: activities from a smartwatch, frame by frame", title_justify="left")
-    for name in ("streams", "steps", "steps/s", "p50 / p99 of a step", "right, per frame", "torch", "worst difference"):
-        main.add_column(name, justify="right")
-    main.add_row(
-        str(len(run.streams)),
-        f"{run.frames:,} / {bundle.total:,}",
-        f"{run.rate:,.0f}",
-        f"{_spread(latency.batch_us)}" if latency else "",
-        f"{found.accuracy if found else run.accuracy:.2%}",
+def _every(seconds: float, run: Run) -> Iterator[None]:
+    """Plays the run; gives a value each time that so much wall-clock time has passed."""
+    due = time.monotonic() + seconds
+    for _ in run.play():
+        if time.monotonic() >= due:
+            yield
+            due = time.monotonic() + seconds
+
+
+def _table(bundle: Bundle, run: Run, found: Comparison | None = None) -> Table:
+    """The figures so far; all of them once `found` is known."""
+    table = Table(title="Activities from a smartwatch, frame by frame", title_justify="left")
+    for name in ("streams", "live", "steps", "steps/s", "step p50 / p99", "right", "torch", "worst difference"):
+        table.add_column(name, justify="right")
+    table.add_row(
+        str(len(bundle.frames)),
+        str(run.live),
+        f"{run.steps:,} / {bundle.total:,}",
+        f"{run.steps_per_s:,.0f}",
+        _spread(run.step_us),
+        f"{run.accuracy:.2%}",
         f"{found.torch_accuracy:.2%}" if found else "",
         f"{found.worst_difference:.1e}" if found else "",
     )
-    return Group(main, *([_details(found, latency)] if found and latency else []))
+    return table
 
 
-def _details(found: Comparison, latency: Latency) -> str:
+def _details(run: Run, found: Comparison, one_us: np.ndarray) -> str:
     return (
-        f"steps/s: through `undertow run`, from the first to the last output in the sink's file\n"
-        f"a step: engine.step of {latency.batch} streams at once; one stream alone: {_spread(latency.one_us)}\n"
+        f"a step: one engine.step of all live streams ({run.engine.backend}); one stream alone: {_spread(one_us)}\n"
         f"recordings right by majority: {found.by_recording:.1%}, torch {found.torch_by_recording:.1%}; "
-        f"frames on which they disagree: {found.disagreements}"
+        f"frames on which the two disagree: {found.disagreements}"
     )
 
 
 def _spread(times_us: np.ndarray) -> str:
-    low, high = np.percentile(times_us, (50, 99))
-    return f"{low:.1f} / {high:.1f} µs"
+    return "{:.1f} / {:.1f} µs".format(*np.percentile(times_us, (50, 99))) if len(times_us) else ""
 
 
-def _figures(bundle: Bundle, run: Run, found: Comparison, latency: Latency) -> dict[str, Any]:
+def _figures(bundle: Bundle, run: Run, found: Comparison, one_us: np.ndarray) -> dict[str, Any]:
     """The figures for a script, in the units that their names say."""
-    quantiles = {
-        f"{n}_p{q}_us": float(np.percentile(v, q))
-        for n, v in (("step", latency.batch_us), ("one_stream_step", latency.one_us))
-        for q in (50, 99)
-    }
+    (p50, p99), (one_p50, one_p99) = (np.percentile(times, (50, 99)).tolist() for times in (run.step_us, one_us))
     return {
-        "streams": len(run.streams),
-        "frames": bundle.total,
-        "steps_per_s": run.rate,
-        **quantiles,
+        "streams": len(bundle.frames),
+        "frames": run.steps,
+        "steps_per_s": run.steps_per_s,
+        "step_p50_us": p50,
+        "step_p99_us": p99,
+        "one_stream_step_p50_us": one_p50,
+        "one_stream_step_p99_us": one_p99,
         "accuracy": found.accuracy,
         "torch_accuracy": found.torch_accuracy,
         "recording_accuracy": found.by_recording,
@@ -121,29 +125,30 @@ def _figures(bundle: Bundle, run: Run, found: Comparison, latency: Latency) -> d
     }
 
 
-def _report(bundle: Bundle, run: Run, found: Comparison, latency: Latency) -> Report:
-    low, high = np.percentile(latency.batch_us, (50, 99))
+def _report(bundle: Bundle, run: Run, found: Comparison, one_us: np.ndarray) -> Report:
+    p50, p99 = np.percentile(run.step_us, (50, 99))
     count = len(bundle.frames)
     tiles = [
         ("Streams", str(count), "at the same time"),
-        ("Steps a second", f"{run.rate:,.0f}", "through `undertow run`, files to file"),
-        (f"A step of {count} streams", f"{low:.0f} µs", f"p50; p99 {high:.0f} µs"),
+        ("Steps a second", f"{run.steps_per_s:,.0f}", "one thread, in engine.step"),
+        (f"A step of {count} streams", f"{p50:.0f} µs", f"p50; p99 {p99:.0f} µs"),
         ("Right, per frame", f"{found.accuracy:.1%}", f"torch itself: {found.torch_accuracy:.1%}"),
         ("Worst difference", f"{found.worst_difference:.0e}", "from torch, in a log-probability"),
     ]
     figures = [
         ("Frames", f"{bundle.total:,}"),
-        ("One stream alone, a step, p50 / p99", _spread(latency.one_us)),
+        ("One stream alone, a step, p50 / p99", _spread(one_us)),
         ("Recordings right by majority", f"{found.by_recording:.1%} (torch: {found.torch_by_recording:.1%})"),
         ("Frames on which the stream and torch disagree", str(found.disagreements)),
         ("State of one stream", f"{bundle.artifact.spec.state_bytes:,} bytes"),
+        ("Backend", run.engine.backend),
         ("Machine", machine()),
     ]
     summary = (
-        f"{count} recordings of people whom the model has never seen run as {count} concurrent streams, frame by frame, through "
-        "`undertow run`. What comes out is compared with the labels, and with torch on each whole recording."
+        f"{count} recordings of people whom the model has never seen run as {count} concurrent streams, frame by frame. "
+        "What comes out is compared with the labels, and with torch on each whole recording."
     )
-    picture = portrait(bundle, telling_stream(bundle, run.outputs()), CHANNELS, PANELS)
+    picture = portrait(bundle, telling_stream(bundle, run.outputs), CHANNELS, PANELS)
     return Report(
         "Undertow: activities from a smartwatch",
         summary,

@@ -51,7 +51,10 @@ def write_report(path: Path, report: Report) -> Path:
 
 def render(report: Report) -> str:
     """The page as text. Everything that came from data is escaped."""
-    tiles = "".join(f"<div><dt>{escape(n)}</dt><dd>{escape(v)}<small>{escape(note)}</small></dd></div>" for n, v, note in report.tiles)
+    tiles = "".join(
+        f"<div><dt>{escape(n)}</dt><dd>{escape(v)}<small>{escape(note)}</small></dd></div>"
+        for n, v, note in report.tiles
+    )
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark"><title>{escape(report.title)}</title><style>{STYLE}</style></head>
@@ -68,16 +71,36 @@ def _portrait(p: Portrait, labels: Sequence[str]) -> str:
     seconds = len(p.frames) / p.sample_rate_hz
     guess = p.scores.argmax(1)
     share = float((guess == p.truth).mean())
-    signal = [lines(title, unit, [p.channels[c] for c in columns], p.frames[:, list(columns)], seconds) for title, unit, columns in p.panels]
+    signal = [
+        lines(title, unit, [p.channels[c] for c in columns], p.frames[:, list(columns)], seconds)
+        for title, unit, columns in p.panels
+    ]
     over_time = heat_map(
-        f"Probability of each activity over time; the truth is {labels[p.truth]}", labels, p.scores.T, seconds, 22, p.truth
-    ) + ribbon(f"Where the most likely activity was wrong: {1 - share:.1%} of the frames", "wrong", guess == p.truth, seconds)
+        f"Probability of each activity over time; the truth is {labels[p.truth]}",
+        labels,
+        p.scores.T,
+        seconds,
+        22,
+        p.truth,
+    ) + ribbon(
+        f"Where the most likely activity was wrong: {1 - share:.1%} of the frames", "wrong", guess == p.truth, seconds
+    )
     states = []
     for name, values in p.hidden.items():
         top = max(float(np.abs(values).max()), 1e-9)
         rows = [str(i) if i % 8 == 0 else "" for i in range(values.shape[1])]
-        chart = heat_map(f"State {name}: {values.shape[1]} units over time, from {-top:.2f} to {top:.2f}", rows, (values / top).T, seconds, 5)
-        states.append(_figure(f"State <code>{escape(name)}</code>, one row a unit", f"blue &minus;{top:.2f}, orange +{top:.2f}", chart))
+        chart = heat_map(
+            f"State {name}: {values.shape[1]} units over time, from {-top:.2f} to {top:.2f}",
+            rows,
+            (values / top).T,
+            seconds,
+            5,
+        )
+        states.append(
+            _figure(
+                f"State <code>{escape(name)}</code>, one row a unit", f"blue &minus;{top:.2f}, orange +{top:.2f}", chart
+            )
+        )
     return f"""<section><h2>One stream: {escape(p.key)}</h2>
 <p>The person does <strong>{escape(labels[p.truth])}</strong>; the model says so at {share:.1%} of the frames. {escape(_told(guess, labels, p.sample_rate_hz))}</p>
 {_figure("The signal", f"{len(p.frames):,} frames at {p.sample_rate_hz:g} Hz", *signal)}
@@ -91,12 +114,12 @@ def _figure(title: str, note: str, *charts: str) -> str:
 
 
 def _told(guess: np.ndarray, labels: Sequence[str], rate: float) -> str:
-    """The prediction in words: its stretches, the longest five in order of time."""
+    """The prediction in words: its stretches of half a second and more, the longest five, in order of time."""
     starts = np.concatenate(([0], np.flatnonzero(np.diff(guess)) + 1))
     lengths = np.diff(np.concatenate((starts, [len(guess)])))
-    longest = sorted(np.argsort(-lengths, kind="stable")[:5])
+    longest = sorted(i for i in np.argsort(-lengths, kind="stable")[:5] if lengths[i] >= rate / 2)
     told = [f"{labels[guess[starts[i]]]} from {starts[i] / rate:.1f} s for {lengths[i] / rate:.1f} s" for i in longest]
-    return f"Longest stretches: {'; '.join(told)}."
+    return f"It says {'; '.join(told)}." if told else ""
 
 
 def _confusion(labels: Sequence[str], counts: np.ndarray) -> str:

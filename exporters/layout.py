@@ -3,7 +3,7 @@
 from .step_graph import StepGraph
 from .tracked import BATCH, BATCH_TIME, FEATURE, TIME, TIME_BATCH, Frames, Labels, Node, Shapes, step_shape
 
-_MERGED = {(BATCH, TIME): BATCH_TIME, (TIME, BATCH): TIME_BATCH}
+_MERGED: dict[Labels, str] = {(BATCH, TIME): BATCH_TIME, (TIME, BATCH): TIME_BATCH}
 _PARTED = {merged: parts for parts, merged in _MERGED.items()}
 
 

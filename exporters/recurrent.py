@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import onnxscript
 import torch
-from onnxscript import opset18 as op
 from torch import Tensor, nn
 
 from ..engine.errors import ExportError
 from .nn import OverTime
 
+op: Any = onnxscript.opset18  # its annotations are of graphs that are traced, not of what a call gives here
 LAYER_KEY = "undertow.layer"
 
 # torch stacks the gates of LSTM as i, f, g, o and of GRU as r, z, n; ONNX as i, o, f, c and as z, r, h.
@@ -65,7 +66,7 @@ def _to_onnx(x, h0, c0, w_ih, w_hh, b_ih, b_hh, kind="", name=""):
 
     w, r = op.Unsqueeze(gates(w_ih), lead), op.Unsqueeze(gates(w_hh), lead)
     b = None if b_ih is None else op.Unsqueeze(op.Concat(gates(b_ih), gates(b_hh), axis=0), lead)
-    h = None if h0 is None else op.Unsqueeze(h0, lead)
+    h, cn = None if h0 is None else op.Unsqueeze(h0, lead), None
     if kind == "lstm":
         c = None if c0 is None else op.Unsqueeze(c0, lead)
         y, hn, cn = op.LSTM(x, w, r, b, None, h, c, hidden_size=size)
@@ -77,7 +78,7 @@ def _to_onnx(x, h0, c0, w_ih, w_hh, b_ih, b_hh, kind="", name=""):
     node.name = name
     node.metadata_props[LAYER_KEY] = name
     final_h = op.Squeeze(hn, lead)
-    return op.Squeeze(y, direction), final_h, op.Squeeze(cn, lead) if kind == "lstm" else final_h
+    return op.Squeeze(y, direction), final_h, final_h if cn is None else op.Squeeze(cn, lead)
 
 
 TRANSLATIONS = {torch.ops.undertow.recurrent.default: _to_onnx}
@@ -182,7 +183,7 @@ def _refusing(name: str, reason: str) -> Any:
     return forward
 
 
-def _check_input(name: str, weight: Tensor, x: Any) -> None:
+def _check_input(name: str, weight: Any, x: Any) -> None:
     if isinstance(x, nn.utils.rnn.PackedSequence):
         raise ExportError(
             f"{name}: is given a PackedSequence; streams have no padding when they are stepped, so give it the plain tensor "

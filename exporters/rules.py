@@ -95,7 +95,7 @@ def dropout(node: Node, step: StepGraph) -> Sequence[Tensor]:
     training = node.constant(2)
     if training is not None and bool(training):
         raise node.refuse("it is dropout in training mode", "export the module in evaluation mode")
-    return [node.frames(0)] * len(node.shapes)
+    return [node.frames(0)]
 
 
 def labelled(node: Node) -> list[Labels]:
@@ -311,9 +311,9 @@ def gather(node: Node, step: StepGraph) -> Sequence[Tensor]:
             "both its table and its indices are computed from the frames", "index a constant table, or use a mask"
         )
     axis = _selected_axis(node, x, axis % len(x.labels))
-    chosen = node.constant(1)
-    labels = x.labels[:axis] + (FEATURE,) * np.ndim(chosen) + x.labels[axis + 1 :]
-    at = step.constant(np.asarray(chosen), index.name)
+    chosen = np.asarray(node.constant(1))
+    labels = x.labels[:axis] + (FEATURE,) * chosen.ndim + x.labels[axis + 1 :]
+    at = step.constant(chosen, index.name)
     out = step.emit("Gather", [x.name, at], node.hint, axis=step_axis(x.labels, axis))
     return [Frames(out[0], labels, node.shapes[0])]
 
@@ -455,9 +455,7 @@ def convolution(node: Node, step: StepGraph) -> Sequence[Tensor]:
         raise node.refuse("its first axis is not the batch", "give it (batch, channels, ...)")
     plain_axis(node, x, 1)
     if x.labels[0] != BATCH or TIME not in x.labels:
-        names = [x.name] + [
-            step.constant(np.asarray(node.constant(i)), node.inputs[i].name) for i in range(1, len(node.inputs))
-        ]
+        names = [x.name, *constants(node, step, 1, 2)]
         out = step.emit("Conv", names, node.hint, **attributes_of(node))
         return [Frames(out[0], x.labels, node.shapes[0])]
     kernel = np.asarray(weight)

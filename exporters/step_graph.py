@@ -2,13 +2,24 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from ..engine.artifact import StateSpec
+from ..engine.artifact import DType, StateSpec
+from ..engine.errors import ExportError
+
+
+def dtype_name(dtype: Any) -> DType:
+    """The name that the artifact has for a NumPy dtype. Raises ExportError for one that it has none for."""
+    name = np.dtype(dtype).name
+    if name not in get_args(DType):
+        raise ExportError(
+            f"tensors of {name} cannot be inputs, outputs or states; expected one of {', '.join(get_args(DType))}"
+        )
+    return cast(DType, name)
 
 
 @dataclass(slots=True)
@@ -73,7 +84,7 @@ class StepGraph:
             value = float(first[0])
         else:
             value = initial.astype(initial.dtype.newbyteorder("<")).tobytes()
-        self.states.append(StateSpec(name, "", initial.shape, initial.dtype.name, value))
+        self.states.append(StateSpec(name, "", initial.shape, dtype_name(initial.dtype), value))
         return name
 
     def set_next(self, name: str, following: str) -> None:

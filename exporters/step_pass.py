@@ -14,7 +14,7 @@ from onnx import helper
 from ..engine.artifact import StepSpec, TensorSpec
 from ..engine.errors import ExportError
 from .rules import RULES
-from .step_graph import StepGraph
+from .step_graph import StepGraph, dtype_name
 from .tracked import BATCH, FEATURE, TIME, Final, Frames, Known, Node, Tensor, step_shape, where
 from .worlds import Feed, Worlds, value_free
 
@@ -58,7 +58,7 @@ def to_step(
         found[value.name] = Frames(step.unique(value.name), tuple(labels), worlds.shapes[value.name])
     for proto in nodes:
         if not all(name in worlds.known for name in proto.output if name):
-            inputs = tuple(found[name] if name else None for name in proto.input)
+            inputs = tuple(_read(proto, name, found) if name else None for name in proto.input)
             shapes = tuple(worlds.shapes.get(name, ()) for name in proto.output)
             results = _apply(Node(proto, inputs, shapes), step)
             found.update(zip(proto.output, results, strict=False))
@@ -70,8 +70,17 @@ def to_step(
         )
     alone = lone_name is not None and len(outputs) == 1 < len(graph.output)
     named = {lone_name if alone and lone_name else n: (n, value) for n, value in outputs.items()}
-    inputs = {v.name: found[v.name] for v in graph.input}
+    inputs = {v.name: value for v in graph.input if isinstance(value := found[v.name], Frames)}
     return replace(_assembled(model, step, inputs, named), finals=finals)
+
+
+def _read(node: onnx.NodeProto, name: str, found: dict[str, Tensor]) -> Tensor:
+    """The tensor that the node reads; rules do not give side results such as masks and statistics."""
+    if name not in found:
+        raise ExportError(
+            f"{where(node)}: reads '{name}', a side result that this version does not compute in a step; leave it out"
+        )
+    return found[name]
 
 
 _REARRANGING = ("Concat", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
@@ -169,7 +178,9 @@ def _values(tensors: list[tuple[str, int, list[int]]]) -> list[onnx.ValueInfoPro
 
 
 def _specs(tensors: list[tuple[str, int, list[int]]]) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(n, tuple(shape), helper.tensor_dtype_to_np_dtype(kind).name) for n, kind, shape in tensors)
+    return tuple(
+        TensorSpec(n, tuple(shape), dtype_name(helper.tensor_dtype_to_np_dtype(kind))) for n, kind, shape in tensors
+    )
 
 
 def _name_outputs(step: StepGraph, wanted: dict[str, str]) -> None:

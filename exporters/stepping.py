@@ -1,5 +1,7 @@
 """Whole sequences through a step artifact: as plainly as can be, and through the engine as it is used."""
 
+from typing import Any, cast
+
 import numpy as np
 import onnxruntime
 
@@ -31,7 +33,7 @@ def _stepped(session: onnxruntime.InferenceSession, artifact: Artifact, sequence
         alive = np.flatnonzero(lengths > t)
         feed = {i.name: np.stack([sequences[row][i.name][t] for row in alive]) for i in spec.inputs}
         made = session.run(wanted, feed | {name: array[alive] for name, array in states.items()})
-        results = dict(zip(wanted, made, strict=True))
+        results = {name: np.asarray(array) for name, array in zip(wanted, made, strict=True)}
         for s in spec.states:
             states[s.name][alive] = results[s.next]
         for at, row in enumerate(alive):
@@ -58,7 +60,7 @@ def stepped_by_engine(artifact: Artifact, sequences: list[Sequence], backend: st
                 cut = {name: array[done[row] : done[row] + size] for name, array in sequence.items()}
                 chunks[row] = cut if len(cut) > 1 else next(iter(cut.values()))
                 done[row] += size
-        for row, outputs in engine.push_many(chunks).items():
+        for row, outputs in cast(dict[int, Any], engine.push_many(chunks)).items():
             for name in names:
                 given[row][name].append(outputs[name] if len(names) > 1 else outputs)
     return [{name: np.concatenate(parts) for name, parts in one.items()} for one in given]

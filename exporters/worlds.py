@@ -71,10 +71,11 @@ def plain_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
 def _run(session: onnxruntime.InferenceSession, names: list[str], feed: Feed) -> dict[str, np.ndarray]:
     wanted = {i.name for i in session.get_inputs()}
     try:
-        return dict(zip(names, session.run(names, {k: v for k, v in feed.items() if k in wanted}), strict=True))
+        values = session.run(names, {k: v for k, v in feed.items() if k in wanted})
     except Exception as error:  # as above
         shapes = {name: array.shape for name, array in feed.items()}
         raise ExportError(
             f"the whole-sequence graph does not run on inputs of shapes {shapes}: {error}; "
             "the module must take any number of streams and any length"
         ) from error
+    return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}

@@ -177,7 +177,14 @@ def images(m, x, y):
     return z.reshape(x.shape[0], x.shape[1], -1) + F.pad(y, (2, 4))
 
 
+def columns(m, x, y):
+    """Features before time: matrices from the left."""
+    z = m.w @ y.transpose(1, 2)
+    return (z + x.mT[:, :3]).mT
+
+
 BODIES = {
+    "columns": (columns, {"w": nn.Parameter(torch.randn(3, 6))}),
     "residual": (residual, {"norm": nn.LayerNorm(6)}),
     "rms": (residual, {"norm": nn.RMSNorm(6)}),
     "gates": (gates, {}),
@@ -223,6 +230,26 @@ def test_bare_layer_and_its_final_states(tmp_path):
     assert [o.name for o in report.spec.outputs] == ["output"]
     assert [s.name for s in report.spec.states] == ["lstm.l0.h", "lstm.l0.c"]
     assert "left out 'output_1.0', 'output_1.1'" in str(report)
+
+
+class FeaturesFirst(nn.Module):
+    """(B, F, T) in and out, as convolutional models have it."""
+
+    def __init__(self):
+        super().__init__()
+        self.gru = nn.GRU(3, 4)
+
+    def forward(self, x):
+        return self.gru(x.permute(2, 0, 1))[0].permute(1, 2, 0)
+
+
+def test_time_last(tmp_path):
+    """With time as the last axis a frame is what remains of the others."""
+    module, x = FeaturesFirst().eval(), torch.randn(2, 3, 8)
+    ut.export(module, x, tmp_path / "m.onnx", time_axis=2)
+    with torch.no_grad():
+        expected = module(x).mT
+    np.testing.assert_allclose(stepped(tmp_path / "m.onnx", {"x": x.mT.numpy()})["output"], expected, atol=1e-5)
 
 
 class Learned(nn.Module):

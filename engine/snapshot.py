@@ -38,6 +38,10 @@ def unpack_snapshot(arena: Arena, fingerprint: bytes, key: Key, blob: bytes) -> 
     """The row, uint8 (row_bytes,). Raises SnapshotError where the bytes are damaged or are another model's."""
     found = _open(_SNAPSHOT, blob, _Snapshot, f"stream {key!r}: the snapshot", SnapshotError)
     _same_model(arena, fingerprint, found, f"stream {key!r}", SnapshotError)
+    if len(found.row) != arena.layout.row_bytes:
+        raise SnapshotError(
+            f"stream {key!r}: the snapshot's row has {len(found.row)} bytes, expected {arena.layout.row_bytes}"
+        )
     return np.frombuffer(found.row, np.uint8)
 
 
@@ -66,6 +70,10 @@ def read_checkpoint(arena: Arena, fingerprint: bytes, path: str | os.PathLike[st
     found = _open(_CHECKPOINT, data, _Checkpoint, f"{path}: the checkpoint", CheckpointError)
     _same_model(arena, fingerprint, found, str(path), CheckpointError)
     keys: list[Key] = [k[0] if isinstance(k, tuple) else k for k in found.keys]
+    if len(found.rows) != len(keys) * arena.layout.row_bytes or len(set(keys)) != len(keys):
+        raise CheckpointError(
+            f"{path}: {len(keys)} keys and {len(found.rows)} bytes of rows of {arena.layout.row_bytes} do not fit"
+        )
     return keys, np.frombuffer(found.rows, np.uint8).reshape(len(keys), arena.layout.row_bytes)
 
 

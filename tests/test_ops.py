@@ -1,6 +1,7 @@
 """Operators of both backends against the oracle: many to a graph, as compiling a graph costs seconds."""
 
 import itertools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -86,7 +87,6 @@ def arithmetic() -> Artifact:
     g.output("three", g.op("Max", x, row, h), (3, 4))
     away = g.op("Add", g.op("Abs", row), g.weight([0.5]))
     g.output("div", g.op("Div", x, away), (3, 4))
-    g.output("pow", g.op("Pow", away, g.noise(4)), (1, 4))
     g.output("square", g.op("Pow", x, g.weight(2.0)), (3, 4))
     g.output("cube", g.op("Pow", x, g.weight(3, "int64")), (3, 4))
     for kind in ("Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual"):
@@ -97,9 +97,9 @@ def arithmetic() -> Artifact:
     g.output("not", g.op("Not", low), (4,), "bool")
     g.output("where", g.op("Where", g.op("Less", x, row), h, row), (3, 4))
     seven = g.op("Sub", g.op("Mul", n, g.ints(3)), g.ints(7))
-    for kind, other in [("Div", 4), ("Div", -3), ("Add", 1), ("Max", 5), ("Min", 0), ("Equal", 8)]:
+    for kind, other in [("Add", 1), ("Max", 5), ("Min", 0), ("Equal", 8)]:
         g.output(f"int_{kind}_{other}", g.op(kind, seven, g.ints(other)), (4,), "bool" if kind == "Equal" else "int64")
-    for kind in ("Neg", "Abs", "Sign"):
+    for kind in ("Neg", "Abs"):
         g.output(f"int_{kind}", g.op(kind, seven), (4,), "int64")
     g.output("float", g.op("Cast", seven, to=TensorProto.FLOAT), (4,))
     g.output("whole", g.op("Cast", x, to=TensorProto.INT32), (3, 4), "int32")
@@ -122,7 +122,6 @@ def matrices() -> Artifact:
     g.output("gemm_row", g.op("Gemm", x, g.noise(5, 33), g.noise(1, 33)), (33,))
     g.output("matmul", g.op("MatMul", big, g.noise(67, 2)), (2,))
     g.output("matmul_rows", g.op("MatMul", m, g.noise(4, 6)), (3, 6))
-    g.output("matmul_vector", g.op("MatMul", m, g.noise(4)), (3,))
     return g.artifact()
 
 
@@ -254,21 +253,8 @@ GRAPHS: dict[str, Build] = {
 }
 
 
-# These use forms that are not compiled: computed exponents, products of two computed values, an index into computed
-# values, convolution over two axes.
-PARTLY = {"arithmetic", "matrices", "shapes", "convolutions"}
-
-
-@pytest.mark.parametrize("name", sorted(PARTLY))
-def test_forms_that_are_not_compiled(name: str) -> None:
-    """A graph with one of them is refused by the compiler with the node's name, nothing is skipped."""
-    with pytest.raises(BackendError, match=r"node '\w+' \(\w+\)"):
-        Engine(GRAPHS[name](), backend="numba")
-
-
-@pytest.mark.parametrize(
-    ("name", "backend"), [(n, b) for n in GRAPHS for b in BACKENDS if b == "ort" or n not in PARTLY]
-)
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", GRAPHS)
 def test_operators(name: str, backend: str) -> None:
     """Three streams of unequal lengths, stepped together, give what the oracle gives of each alone."""
     artifact = GRAPHS[name]()
@@ -292,6 +278,11 @@ def test_layout() -> None:
     assert_close(got, NaiveEngine(artifact).push("a", chunk))
 
 
+def whole(g: StepGraph, x: str, kind: str, *more: str) -> str:
+    numbers = g.op("Cast", g.op("Mul", x, g.weight([8.0])), to=TensorProto.INT64)
+    return g.op("Cast", g.op(kind, numbers, *more), to=TensorProto.FLOAT)
+
+
 BEYOND: dict[str, tuple[tuple[int, ...], Callable[[StepGraph, str], str]]] = {
     "Softmax, an axis inside": ((3, 5), lambda g, x: g.op("Softmax", x, axis=1)),
     "Sum": ((3, 5), lambda g, x: g.op("Sum", x, x, "h")),
@@ -305,6 +296,14 @@ BEYOND: dict[str, tuple[tuple[int, ...], Callable[[StepGraph, str], str]]] = {
         (4, 3, 4),
         lambda g, x: g.op("Conv", g.op("Unsqueeze", x, g.ints(1)), g.noise(4, 1, 2, 3), pads=[1, 1, 0, 0]),
     ),
+    "MatMul, a vector": ((3,), lambda g, x: g.op("MatMul", x, g.noise(5))),
+    "Div of whole numbers": ((3, 5), lambda g, x: whole(g, x, "Div", g.ints(-3))),
+    "Sign of whole numbers": ((3, 5), lambda g, x: whole(g, x, "Sign")),
+    "Pow, an exponent for each": (
+        (3, 5),
+        lambda g, x: g.op("Pow", g.op("Add", g.op("Abs", x), g.weight([0.5])), g.noise(5)),
+    ),
+    "Pow, computed exponents": ((3, 5), lambda g, x: g.op("Pow", g.op("Exp", "h"), x)),
     "ReduceProd": ((3,), lambda g, x: g.op("ReduceProd", x, axes=[2], keepdims=0)),
 }
 
@@ -328,8 +327,7 @@ def test_rarer_operators(name: str) -> None:
     artifact = g.artifact()
     engine, refusal = compiled(artifact)
     if engine is None:
-        assert f"node '{artifact.model.graph.node[-2].name}'" in refusal
-        assert "use backend='ort' or 'auto'" in refusal
+        assert re.search(r"node '\w+' \(\w+\): .*use backend='ort' or 'auto'", refusal)
         engine = Engine(artifact, backend="auto", max_streams=2)
         assert engine.backend == "ort"
     chunk = frames(artifact.spec, 3, seed=5)["x"]

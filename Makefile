@@ -9,11 +9,15 @@ FOLDERS := engine exporters connectors
 CODE := api $(FOLDERS) tests examples benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint format types check bench clean
+.PHONY: help demo test lint format types bench clean
 .DELETE_ON_ERROR:
 
 help:  ## lists the goals
 	@sed -n 's/^\([a-z]*\):.*## */  make \1	/p' Makefile
+
+demo: $(READY)  ## exports the activity model, plays the held-out recordings as live streams, writes demo/report.html
+	$(BIN)/python examples/activity/export.py --out demo
+	$(BIN)/undertow demo demo
 
 test: lint types $(READY)  ## lint, formatting, types and all tests; ARGS goes to pytest
 	$(BIN)/python -m pytest $(ARGS)

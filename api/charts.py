@@ -57,7 +57,7 @@ def heat_map(
 
 
 def ribbon(title: str, name: str, good: np.ndarray, seconds: float) -> str:
-    """A strip over time, filled where `good` (T,) is false and striped nowhere else: where the model was wrong."""
+    """A strip over time, filled where `good` (T,) is false: where the model was wrong."""
     edges = np.flatnonzero(np.diff(np.concatenate(([True], good, [True])).astype(int)))
     scale = SPAN / max(1, len(good))
     parts = [f'<rect class="right" x="{LEFT}" y="2" width="{SPAN}" height="14"/>']

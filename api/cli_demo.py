@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 import numpy as np
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
@@ -50,7 +50,8 @@ def demo_command(folder: Path | None, out: Path | None, speed: float | None, as_
     if as_json:
         click.echo(json.dumps(_figures(bundle, run, found, one_us) | {"report": str(page)}))
     else:
-        console.print(Group(_table(bundle, run, found), _details(run, found, one_us)))
+        console.print(_table(bundle, run, found))
+        console.print(_details(run, found, one_us), soft_wrap=True)
         console.print(f"report: {page}", soft_wrap=True)
 
 
@@ -77,15 +78,15 @@ def _every(seconds: float, run: Run) -> Iterator[None]:
 
 def _table(bundle: Bundle, run: Run, found: Comparison | None = None) -> Table:
     """The figures so far; all of them once `found` is known."""
-    table = Table(title="Activities from a smartwatch, frame by frame", title_justify="left")
-    for name in ("streams", "live", "steps", "steps/s", "step p50 / p99", "right", "torch", "worst difference"):
-        table.add_column(name, justify="right")
+    caption = None if found else f"{run.live} streams live, {run.steps / bundle.total:.0%} played"
+    table = Table(title="Activities from a smartwatch, frame by frame", caption=caption, title_justify="left")
+    for name in ("streams", "steps", "steps/s", "p50 µs", "p99 µs", "right", "torch", "worst diff"):
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_row(
         str(len(bundle.frames)),
-        str(run.live),
-        f"{run.steps:,} / {bundle.total:,}",
+        f"{run.steps:,}",
         f"{run.steps_per_s:,.0f}",
-        _spread(run.step_us),
+        *(_quantiles(run.step_us) or ("", "")),
         f"{run.accuracy:.2%}",
         f"{found.torch_accuracy:.2%}" if found else "",
         f"{found.worst_difference:.1e}" if found else "",
@@ -95,14 +96,23 @@ def _table(bundle: Bundle, run: Run, found: Comparison | None = None) -> Table:
 
 def _details(run: Run, found: Comparison, one_us: np.ndarray) -> str:
     return (
-        f"a step: one engine.step of all live streams ({run.engine.backend}); one stream alone: {_spread(one_us)}\n"
-        f"recordings right by majority: {found.by_recording:.1%}, torch {found.torch_by_recording:.1%}; "
-        f"frames on which the two disagree: {found.disagreements}"
+        f"p50, p99: one engine.step of all live streams ({run.engine.backend} backend); one stream alone: {_spread(one_us)}\n"
+        f"right: frames whose most likely activity is the truth; recordings by majority: {found.by_recording:.1%}\n"
+        f"torch: the same on whole recordings; recordings {found.torch_by_recording:.1%}; frames on which the two disagree: "
+        f"{found.disagreements}"
     )
 
 
+def _quantiles(times_us: np.ndarray) -> tuple[str, str] | None:
+    """p50 and p99, or None where nothing has been timed yet."""
+    if not len(times_us):
+        return None
+    p50, p99 = np.percentile(times_us, (50, 99))
+    return f"{p50:,.1f}", f"{p99:,.1f}"
+
+
 def _spread(times_us: np.ndarray) -> str:
-    return "{:.1f} / {:.1f} µs".format(*np.percentile(times_us, (50, 99))) if len(times_us) else ""
+    return " / ".join(_quantiles(times_us) or ()) + " µs"
 
 
 def _figures(bundle: Bundle, run: Run, found: Comparison, one_us: np.ndarray) -> dict[str, Any]:

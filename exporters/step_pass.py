@@ -194,6 +194,7 @@ def _name_outputs(step: StepGraph, wanted: dict[str, str]) -> None:
         for node in step.nodes:
             for names in (node.input, node.output):
                 names[:] = [name if n == tensor else n for n in names]
+            node.name = name if node.name == tensor else node.name
         if tensor in step.matrices:
             step.matrices.add(name)
         fixed.add(name)

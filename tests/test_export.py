@@ -1,5 +1,7 @@
 """torch modules to step artifacts: the step graph is the module, for every kind of layer that is supported."""
 
+import functools
+import importlib
 import sys
 
 import numpy as np
@@ -17,6 +19,16 @@ from torch.nn import functional as F  # noqa: E402
 
 import undertow as ut  # noqa: E402
 from undertow.exporters.nn import OverTime  # noqa: E402
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_operator_library():
+    """torch's exporter parses the source of all of its 500 operators anew for every model, half of an export's time."""
+    apis = getattr(importlib.import_module("torch.onnx._internal._lazy_import"), "onnxscript_apis", None)
+    with pytest.MonkeyPatch.context() as patch:
+        if hasattr(apis, "get_torchlib_ops"):
+            patch.setattr(apis, "get_torchlib_ops", functools.cache(apis.get_torchlib_ops))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -19,8 +19,11 @@ _MARGIN = 0.8  # ONNX Runtime takes a batch size over where it needs less than t
 class Backends:
     """The chosen backends: sizes[i] is the smallest batch that runs on backends[i]."""
 
-    def __init__(self, sizes: Sequence[int], backends: Sequence[Backend], limits: dict[str, int]):
-        self.sizes, self.backends, self.limits = sizes, backends, limits
+    def __init__(self, sizes: Sequence[int], backends: Sequence[Backend]):
+        self.sizes, self.backends = sizes, backends
+        self.limits: dict[str, int] = {}
+        for name, limit in (pair for b in backends for pair in b.limits.items()):
+            self.limits[name] = min(limit, self.limits.get(name, limit))
         self.name = (
             backends[0].name
             if len(backends) == 1
@@ -50,14 +53,14 @@ def choose_backends(
         if providers:
             raise BackendError(f"providers={list(providers)} is for ONNX Runtime; use backend='ort' or 'auto' with it")
         compiled = NumbaBackend(artifact, arena, threads)
-        return Backends([1], [compiled], compiled.limits)
+        return Backends([1], [compiled])
     ort = OrtBackend(artifact, arena, threads, providers, max_batch)
     if backend == "ort":
-        return Backends([1], [ort], ort.limits)
+        return Backends([1], [ort])
     try:
         compiled = NumbaBackend(artifact, arena, threads)
     except BackendError:
-        return Backends([1], [ort], ort.limits)
+        return Backends([1], [ort])
     winners = _race(artifact, arena.max_streams, threads, providers, max_batch)
     sizes, chosen = [], []
     for size, faster in winners:
@@ -65,7 +68,7 @@ def choose_backends(
         if not chosen or chosen[-1] is not pick:
             sizes.append(size)
             chosen.append(pick)
-    return Backends(sizes, chosen, compiled.limits)
+    return Backends(sizes, chosen)
 
 
 def _race(

@@ -72,7 +72,7 @@ def assemble(program: Program, artifact: Artifact, layout: Layout) -> Source:
         f"            set_int64(row + {FRAMES}, get_int64(row + {FRAMES}) + valid[i])",
         f"            set_int64(row + {LAST_ACTIVE}, now)",
         "        for t in range(longest):",
-        "            n = 0",
+        "            n = np.int64(0)",  # a literal type would have numba compile the block once more
         "            for i in range(start, stop):",
         "                if t < length[i]:",
         f"                    set_int64({at['rows']} + 8 * n, arena + slots[i] * {layout.row_bytes})",
@@ -110,7 +110,7 @@ def assemble(program: Program, artifact: Artifact, layout: Layout) -> Source:
         f"    set_int64({at['rows']}, row)",
         f"    set_int64({at['valid']}, memory + {len(tables) * block * 8})",
         f"    set_int64(memory + {len(tables) * block * 8}, {steps})",
-        "    block(1, memory)",
+        "    block(np.int64(1), memory)",
         f"    seen = get_int64(row + {FRAMES}) + {steps}",
         f"    set_int64(row + {FRAMES}, seen)",
         "    return seen",

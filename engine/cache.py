@@ -20,7 +20,7 @@ import llvmlite.binding as llvm
 import numba
 import numpy as np
 
-from . import functions, gemm, kernels, simd
+from . import circular, functions, gemm, kernels, lanes, multiply, powers, simd
 
 
 def cache_folder() -> Path:
@@ -35,7 +35,7 @@ def program_key(text: str) -> str:
     """The hash of everything that decides the machine code."""
     digest = hashlib.sha256()
     for part in (
-        text, *(Path(m.__file__ or "").read_text() for m in (simd, functions, gemm, kernels)), sys.version, platform.machine(),
+        text, *(Path(m.__file__ or "").read_text() for m in (simd, lanes, functions, circular, powers, multiply, gemm, kernels)), sys.version, platform.machine(),
         numba.__version__, llvmlite.__version__, np.__version__, llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten(),
     ):  # fmt: skip
         digest.update(hashlib.sha256(part.encode()).digest())

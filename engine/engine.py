@@ -232,6 +232,7 @@ class Engine:
             finally:
                 self._expiring = False
             return expired
+
     # ---------------------------------------------------------------------------------------------- inside
 
     def _tick(self) -> int:

@@ -1,26 +1,38 @@
-"""Which backend runs which batch size on this machine."""
+"""Which backend runs which batch size on this machine. A backend's library is imported where the backend is made."""
 
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING, Union
 
 import numpy as np
 
 from .arena import Arena
 from .artifact import Artifact
 from .errors import BackendError
-from .numba_backend import NumbaBackend, seconds
-from .ort_backend import OrtBackend
 
-Backend = NumbaBackend | OrtBackend
+if TYPE_CHECKING:
+    from .numba_backend import NumbaBackend
+    from .ort_backend import OrtBackend
+
+Backend = Union["NumbaBackend", "OrtBackend"]
 _SIZES = (1, 16, 256)
 _MARGIN = 0.8  # ONNX Runtime takes a batch size over where it needs less than this share of the compiled program's time
 
 
 class Backends:
-    """The chosen backends: sizes[i] is the smallest batch that runs on backends[i]."""
+    """The chosen backends: sizes[i] is the smallest batch that runs on backends[i].
 
-    def __init__(self, sizes: Sequence[int], backends: Sequence[Backend], limits: dict[str, int]):
-        self.sizes, self.backends, self.limits = sizes, backends, limits
+    direct: the compiled program, where it runs single frames.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        backends: Sequence[Backend],
+        limits: dict[str, int],
+        direct: "NumbaBackend | None" = None,
+    ):
+        self.sizes, self.backends, self.limits, self.direct = sizes, backends, limits, direct
         self.name = (
             backends[0].name
             if len(backends) == 1
@@ -33,12 +45,6 @@ class Backends:
             return self.backends[0]
         return self.backends[int(np.searchsorted(self.sizes, count, side="right")) - 1]
 
-    @property
-    def direct(self) -> NumbaBackend | None:
-        """The compiled program, where it runs single frames."""
-        first = self.backends[0]
-        return first if isinstance(first, NumbaBackend) else None
-
 
 def choose_backends(
     artifact: Artifact, arena: Arena, backend: str, providers: Sequence[str] | None, threads: int, max_batch: int
@@ -49,11 +55,14 @@ def choose_backends(
     if backend == "numba":
         if providers:
             raise BackendError(f"providers={list(providers)} is for ONNX Runtime; use backend='ort' or 'auto' with it")
-        compiled = NumbaBackend(artifact, arena, threads)
-        return Backends([1], [compiled], compiled.limits)
+        return _compiled_alone(artifact, arena, threads)
+    from .ort_backend import OrtBackend
+
     ort = OrtBackend(artifact, arena, threads, providers, max_batch)
     if backend == "ort":
         return Backends([1], [ort], ort.limits)
+    from .numba_backend import NumbaBackend
+
     try:
         compiled = NumbaBackend(artifact, arena, threads)
     except BackendError:
@@ -65,13 +74,23 @@ def choose_backends(
         if not chosen or chosen[-1] is not pick:
             sizes.append(size)
             chosen.append(pick)
-    return Backends(sizes, chosen, compiled.limits)
+    return Backends(sizes, chosen, compiled.limits, compiled if chosen[0] is compiled else None)
+
+
+def _compiled_alone(artifact: Artifact, arena: Arena, threads: int) -> Backends:
+    from .numba_backend import NumbaBackend
+
+    compiled = NumbaBackend(artifact, arena, threads)
+    return Backends([1], [compiled], compiled.limits, compiled)
 
 
 def _race(
     artifact: Artifact, max_streams: int, threads: int, providers: Sequence[str] | None, max_batch: int
 ) -> list[tuple[int, str]]:
     """The faster backend from each batch size on, measured on an arena of its own."""
+    from .numba_backend import NumbaBackend, seconds
+    from .ort_backend import OrtBackend
+
     spec, winners = artifact.spec, []
     arena = Arena(spec, min(max_streams, _SIZES[-1]))
     both = (NumbaBackend(artifact, arena, threads), OrtBackend(artifact, arena, threads, providers, max_batch))

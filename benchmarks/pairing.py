@@ -1,5 +1,6 @@
 """What the benchmarks have in common: the machine and versions in words, sides that take turns, median and spread."""
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,8 +10,9 @@ from undertow.demo import machine
 
 
 def heading(*packages: str) -> str:
-    """The machine, and the versions of undertow and of the packages that take part."""
-    return ", ".join([machine(), *(f"{name} {version(name)}" for name in ("undertow", *packages))])
+    """The machine and how busy it is, and the versions of undertow and of the packages that take part."""
+    load = f"load {os.getloadavg()[0]:.1f} in the last minute"
+    return ", ".join([machine(), load, *(f"{name} {version(name)}" for name in ("undertow", *packages))])
 
 
 def spread(values: Sequence[float], unit: str, digits: int = 2, width: int = 0) -> str:

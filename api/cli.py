@@ -11,6 +11,7 @@ _COMMANDS = {
     "export": ("cli_export:export_command", "Turn a trained torch module into a step artifact."),
     "verify": ("cli_export:verify_command", "Re-run an artifact's certificate on this machine."),
     "inspect": ("cli_inspect:inspect_command", "Print what an artifact is: inputs, outputs, states, delay, backends."),
+    "demo": ("cli_demo:demo_command", "Run recordings as live streams, and write a report."),
 }
 
 

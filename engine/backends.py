@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -9,9 +10,11 @@ from .arena import Arena
 from .artifact import Artifact
 from .errors import BackendError
 from .numba_backend import NumbaBackend, seconds
-from .ort_backend import OrtBackend
 
-Backend = NumbaBackend | OrtBackend
+if TYPE_CHECKING:
+    from .ort_backend import OrtBackend
+
+Backend: TypeAlias = "NumbaBackend | OrtBackend"
 _SIZES = (1, 16, 256)
 _MARGIN = 0.8  # ONNX Runtime takes a batch size over where it needs less than this share of the compiled program's time
 
@@ -54,6 +57,8 @@ def choose_backends(
             raise BackendError(f"providers={list(providers)} is for ONNX Runtime; use backend='ort' or 'auto' with it")
         compiled = NumbaBackend(artifact, arena, threads)
         return Backends([1], [compiled])
+    from .ort_backend import OrtBackend  # ONNX Runtime is slow to import, and the compiled backend does without
+
     ort = OrtBackend(artifact, arena, threads, providers, max_batch)
     if backend == "ort":
         return Backends([1], [ort])
@@ -75,6 +80,8 @@ def _race(
     artifact: Artifact, max_streams: int, threads: int, providers: Sequence[str] | None, max_batch: int
 ) -> list[tuple[int, str]]:
     """The faster backend from each batch size on, measured on an arena of its own."""
+    from .ort_backend import OrtBackend
+
     spec, winners = artifact.spec, []
     arena = Arena(spec, min(max_streams, _SIZES[-1]))
     both = (NumbaBackend(artifact, arena, threads), OrtBackend(artifact, arena, threads, providers, max_batch))

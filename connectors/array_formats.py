@@ -13,7 +13,7 @@ import soundfile
 
 from ..engine.artifact import StepSpec, TensorSpec
 from ..engine.errors import CodecError, ConfigError, ConnectorError
-from .codecs import cast
+from .codecs import cast, only_input
 from .files_config import FilesSourceConfig
 from .input_files import InputFile
 from .npy import Header, read_header
@@ -23,13 +23,14 @@ from .times import FrameClock, start_time_ns
 CHUNK = 50
 
 
-def only_input(spec: StepSpec, format: str) -> TensorSpec:
-    if len(spec.inputs) > 1:
+def array_input(spec: StepSpec, format: str) -> TensorSpec:
+    only = only_input(spec)
+    if only is None:
         names = [t.name for t in spec.inputs]
         raise ConfigError(
             f"[source] format '{format}': a file holds one array, the model has inputs {names}; use jsonl or csv"
         )
-    return spec.inputs[0]
+    return only
 
 
 def cuts(start: int, length: int, chunk: int) -> Iterator[tuple[int, int]]:
@@ -43,7 +44,7 @@ class NpyFormat:
     """`(T, *frame)`, of a dtype that the model's takes without losing more than precision."""
 
     def __init__(self, config: FilesSourceConfig, spec: StepSpec, clock: FrameClock | None):
-        self.input, self.chunk, self.clock = only_input(spec, "npy"), config.chunk or CHUNK, clock
+        self.input, self.chunk, self.clock = array_input(spec, "npy"), config.chunk or CHUNK, clock
         self.keyed, self.timed = False, clock is not None
 
     def length(self, file: InputFile) -> int:
@@ -102,7 +103,7 @@ class WavFormat:
     channel, N samples `(N,)`: the artifact's frames in a second times N must then be the file's sample rate."""
 
     def __init__(self, config: FilesSourceConfig, spec: StepSpec, clock: FrameClock | None):
-        self.input, self.chunk, self.clock = only_input(spec, "wav"), config.chunk or CHUNK, clock
+        self.input, self.chunk, self.clock = array_input(spec, "wav"), config.chunk or CHUNK, clock
         self.rate_hz, self.pad = config.sample_rate_hz or spec.sample_rate_hz, config.remainder == "pad"
         self.start_ns = start_time_ns(config)
         self.keyed, self.timed = False, True

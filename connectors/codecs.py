@@ -129,10 +129,11 @@ class Pcm16Codec:
     """16-bit little-endian samples, -1 to 1 as -32768 to 32767; a frame is one sample, one of each channel, or N samples."""
 
     def __init__(self, spec: StepSpec):
-        if len(spec.inputs) > 1 or np.dtype(spec.inputs[0].dtype).kind != "f":
+        only = only_input(spec)
+        if only is None or np.dtype(only.dtype).kind != "f":
             have = [(t.name, t.dtype) for t in spec.inputs]
             raise ConfigError(f"codec 'pcm16': the model's inputs are {have}, expected one of a float dtype")
-        self.input, self.frame_bytes = spec.inputs[0], 2 * int(np.prod(spec.inputs[0].shape))
+        self.input, self.frame_bytes = only, 2 * int(np.prod(only.shape))
         if not self.frame_bytes:
             raise ConfigError("codec 'pcm16': the model's frames have no values")
 
@@ -155,10 +156,11 @@ class NumpyCodec:
     """A .npy file as a payload, without pickle; one array, so one input and one output."""
 
     def __init__(self, spec: StepSpec):
-        if len(spec.inputs) > 1:
+        only = only_input(spec)
+        if only is None:
             names = [t.name for t in spec.inputs]
             raise ConfigError(f"codec 'numpy': holds one array, the model has inputs {names}; use json, msgpack or raw")
-        self.input = spec.inputs[0]
+        self.input = only
 
     def decode(self, payload: bytes) -> Frames:
         array = npy_array(payload)
@@ -170,6 +172,11 @@ class NumpyCodec:
 
     def encode(self, answer: Answer) -> bytes:
         return npy_bytes(only_value(answer, "numpy")[1])
+
+
+def only_input(spec: StepSpec) -> TensorSpec | None:
+    """The model's input, where it has one."""
+    return next(iter(spec.inputs)) if len(spec.inputs) == 1 else None
 
 
 def frame_bytes(tensor: TensorSpec) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..engine.artifact import StepSpec, TensorSpec
 from ..engine.errors import CodecError, ConnectorError
-from .files_config import FilesSourceConfig
+from .files_config import FilesSourceConfig, TimeUnit
 from .lines import Line
 from .times import parse_time_ns
 
@@ -40,7 +40,8 @@ class CsvRows:
     def __init__(self, config: FilesSourceConfig, spec: StepSpec):
         self.config, self.inputs = config, spec.inputs
         self.sizes = [int(np.prod(t.shape)) for t in spec.inputs]
-        self.delimiter, self.unit = config.delimiter or ",", config.time_unit or "s"
+        self.delimiter = config.delimiter or ","
+        self.unit: TimeUnit = config.time_unit or "s"
 
     def columns(self, path: Any, header: Line, first: Line | None) -> Columns:
         """first: the file's first row, which tells the columns of numbers where `columns` does not. Raises ConnectorError."""
@@ -95,14 +96,13 @@ class CsvRows:
             raise CodecError(line.problem)
         try:
             text = line.text.decode()
-            return next(csv.reader([text], delimiter=self.delimiter, strict=True)) if '"' in text else self._plain(text)
+            if '"' not in text:
+                return text.split(self.delimiter)
+            return next(csv.reader([text], delimiter=self.delimiter, strict=True))
         except UnicodeDecodeError as error:
             raise CodecError(f"not UTF-8 at byte {error.start} of the line") from error
         except csv.Error as error:
             raise CodecError(f"{error}; a row is one line, a quoted field may not go on over its end") from error
-
-    def _plain(self, text: str) -> list[str]:
-        return text.split(self.delimiter)
 
 
 def _is_number(text: str) -> bool:

@@ -96,11 +96,11 @@ def _name(path: Path, root: Path) -> str:
 
 
 def _format(files: list[InputFile]) -> FileFormat:
-    found = {SUFFIXES.get(f.path.suffix.lower()): f.name for f in reversed(files)}
+    found: dict[FileFormat | None, str] = {SUFFIXES.get(f.path.suffix.lower()): f.name for f in reversed(files)}
     if None in found:
         raise ConfigError(
             f"[source] format: the suffix of '{found[None]}' does not say it; give format = csv | jsonl | npy | wav"
         )
     if len(found) > 1:
         raise ConfigError(f"[source] format: there are files of {found}; say which with format")
-    return next(f for f in found if f is not None)
+    return next(known for known in found if known is not None)

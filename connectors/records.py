@@ -14,15 +14,30 @@ from ..engine import Key
 
 
 @dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A payload that its source could not take apart: its bytes (the first of them, of a very long one), and why.
+
+    `codecs.frames_of` raises CodecError with the reason, so the pipeline's policy decides what then.
+    """
+
+    payload: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """Consecutive frames of one stream, as a source gives them.
 
     partition, offset, next_offset: where the record begins, and where the one after it does.
+    key: the stream; "" where the payload is Unreadable and names none.
     value: the payload's bytes, which the source's codec decodes; or frames `(T, *frame)` that need no codec (an array,
-    or a dict of arrays by input name); or None, where the record only ends its stream.
+    or a dict of arrays by input name); or None, where the record only ends its stream; or Unreadable.
     single: the payload is one frame, not a chunk. event_time_ns: of the first frame, None where the source has no time.
     frame_ns: nanoseconds from a frame of the chunk to the next, 0 where unknown. end: the stream ends with this record.
     seq: the number of its first frame in the stream, where the source has one.
+    end_partition: no stream of its own; it ends every live stream whose last record came from this partition. Whoever
+    keeps the streams knows them (the partition is part of what a checkpoint says of a stream), so a source that begins
+    in the middle of a file need not know the keys of the lines before.
     """
 
     partition: str
@@ -34,6 +49,8 @@ class Record:
     frame_ns: int = 0
     end: bool = False
     seq: int | None = None
+    end_partition: bool = False
+    single: bool = False
 
     @property
     def source(self) -> str:
@@ -62,6 +79,11 @@ class Answer:
 class Source(Protocol):
     """Gives records. One task calls it."""
 
+    @property
+    def rewindable(self) -> bool:
+        """`open` can go back to any offset that was given before; what is not cannot be replayed after a crash."""
+        ...
+
     async def open(self, offsets: Mapping[str, int]) -> None:
         """Begins each partition at its offset; partitions that are not named begin at their first record.
 
@@ -87,9 +109,15 @@ class Source(Protocol):
 class Sink(Protocol):
     """Takes answers. One task calls it."""
 
-    async def open(self, lengths: Mapping[str, int]) -> None:
+    @property
+    def truncatable(self) -> bool:
+        """`open` can cut what was written after the last commit; without it no delivery is exactly-once."""
+        ...
+
+    async def open(self, lengths: Mapping[str, int] | None) -> None:
         """Goes on behind what was committed: `lengths` is what `flush` last gave, and what lies past it is cut off.
 
+        None, where repeats are allowed: goes on behind all that is there, and cuts nothing but a torn last line or value.
         Raises ConnectorError where a file is shorter than what was committed.
         """
         ...

@@ -154,6 +154,13 @@ class Engine:
             raise BatchError(errors, result)
         return result
 
+    def check(self, key: Key, chunk: Arrays) -> list[np.ndarray]:
+        """The chunk `(T, *frame)` as `push` would take it, an array for each input; touches no stream. Raises FrameError."""
+        columns, errors = self._intake.chunks({key: chunk})
+        if errors:
+            raise errors[key]
+        return [column[0] for column in columns]
+
     def close(self, key: Key) -> Arrays:
         """The tail `(T', *out)` that the delay still held, then forgets the stream. Raises UnknownStreamError."""
         with self._lock:

@@ -73,7 +73,7 @@ def test_inputs_by_name(name: Any) -> None:
         codec.decode(encode({"a": [1, 2]}))
     with pytest.raises(CodecError, match="expected as many of each"):
         codec.decode(encode({"b": [7], "a": [[1, 2], [3, 4]]}))
-    with pytest.raises(CodecError, match="not a .* object"):
+    with pytest.raises(CodecError, match=r"not a .* object"):
         codec.decode(encode([[1, 2]]))
 
 
@@ -127,7 +127,9 @@ def test_empty_chunk() -> None:
 def test_integers_that_do_not_fit(value: Any) -> None:
     """A number that the dtype does not hold is refused, not wrapped around."""
     with pytest.raises(CodecError):
-        make_codec("json", spec_of(1, dtype="int8")).decode(msgspec.json.encode([value]) if value != 2**70 else b"[%d]" % value)
+        make_codec("json", spec_of(1, dtype="int8")).decode(
+            msgspec.json.encode([value]) if value != 2**70 else b"[%d]" % value
+        )
 
 
 @given(st.binary(max_size=40))

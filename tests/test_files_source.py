@@ -190,6 +190,14 @@ def test_csv_several_inputs(tmp_path: Path) -> None:
     assert value["b"].tolist() == [9007199254740993]
 
 
+def test_csv_largest_numbers(tmp_path: Path) -> None:
+    """The largest float32, as it is usually written, is still a float32; the next power of ten is not."""
+    (tmp_path / "a.csv").write_text("u,v\n3.4028235e+38,-3.4028235e+38\n1e39,0\n")
+    found = read(tmp_path, spec_of(2))
+    assert frames(found).tolist() == [[float(np.finfo(np.float32).max), float(np.finfo(np.float32).min)]]
+    assert "'1e39' is not a finite float32" in reasons(found)[0]
+
+
 def test_csv_bad_rows(tmp_path: Path) -> None:
     """Each row that cannot be read is a record with its bytes and the reason; the rows around it are as ever."""
     bad = [

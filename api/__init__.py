@@ -8,6 +8,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .connectors.memory import MemorySink as MemorySink
+    from .connectors.memory import MemorySource as MemorySource
+    from .connectors.records import Answer as Answer
+    from .connectors.records import Record as Record
+    from .connectors.running import run as run
     from .engine import Engine as Engine
     from .engine import Stream as Stream
     from .engine.artifact import Artifact as Artifact
@@ -34,6 +39,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    ".connectors.memory": ("MemorySink", "MemorySource"),
+    ".connectors.records": ("Answer", "Record"),
+    ".connectors.running": ("run",),
     ".engine": ("Engine", "Stream"),
     ".engine.artifact": ("Artifact", "StepSpec", "read_artifact"),
     ".engine.errors": (

@@ -5,12 +5,14 @@ from importlib import import_module
 
 import click
 
-from .engine.errors import UndertowError
+from .engine.errors import ConfigError, UndertowError
 
 _COMMANDS = {
     "export": ("cli_export:export_command", "Turn a trained torch module into a step artifact."),
     "verify": ("cli_export:verify_command", "Re-run an artifact's certificate on this machine."),
+    "run": ("cli_run:run_command", "Run a pipeline file; a run that was ended, however, goes on where it was."),
     "inspect": ("cli_inspect:inspect_command", "Print what an artifact is: inputs, outputs, states, delay, backends."),
+    "demo": ("cli_demo:demo_command", "Run recordings as live streams, and write a report."),
 }
 
 
@@ -43,4 +45,4 @@ def main() -> None:
         command()
     except UndertowError as error:
         click.echo(f"error: {error}", err=True)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, ConfigError) else 1)

@@ -1,8 +1,5 @@
 """`undertow export` and `undertow verify`."""
 
-import os
-import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +68,17 @@ def export_command(
     """
     from .exporters import export
 
-    module = _module(source)
-    torch = _torch()
+    place, name = _parts(source)
+    try:
+        from .exporters.named import load_weights, named_module, zeros
+    except ModuleNotFoundError as error:
+        raise ExportError(
+            f"export needs {error.name}, which is not installed; pip install 'undertow[export]'"
+        ) from error
+    module = named_module(place, name, Path.cwd())
     if checkpoint is not None:
-        _load(torch, module, checkpoint)
-    example = torch.zeros(example_shape, dtype=getattr(torch, dtype))
+        load_weights(module, checkpoint)
+    example = zeros(example_shape, dtype)
     names = None if labels is None else [label.strip() for label in labels.split(",")]
     report = export(module, example, output, time_axis=time_axis, sample_rate_hz=sample_rate, labels=names)
     click.echo(_json(report) if as_json else str(report))
@@ -95,55 +98,14 @@ def verify_command(ctx: click.Context, model: Path, as_json: bool) -> None:
         ctx.exit(1)
 
 
+def _parts(source: str) -> tuple[str, str]:
+    """package.module and factory of package.module:factory."""
+    place, _, name = source.partition(":")
+    if not place or not name:
+        raise click.BadParameter(f"{source!r}: expected package.module:factory", param_hint="PACKAGE.MODULE:FACTORY")
+    return place, name
+
+
 def _json(report: Any, **more: Any) -> str:
     plain = msgspec.to_builtins(report, enc_hook=str)
     return msgspec.json.encode(plain | more).decode()
-
-
-def _torch() -> Any:
-    try:
-        return import_module("torch")
-    except ImportError as error:
-        raise ExportError("export needs torch, which is not installed; pip install 'undertow[export]'") from error
-
-
-def _module(source: str) -> Any:
-    """The torch module that `package.module:factory` makes; the current folder is searched too, as by `python -m`."""
-    place, colon, name = source.partition(":")
-    if not colon or not place or not name:
-        raise click.BadParameter(f"{source!r}: expected package.module:factory", param_hint="PACKAGE.MODULE:FACTORY")
-    torch = _torch()
-    here = os.getcwd()
-    sys.path.insert(0, here)
-    try:
-        found = import_module(place)
-    except ModuleNotFoundError as error:
-        raise ExportError(f"{source}: no module named '{error.name}' is found here or on the path") from error
-    finally:
-        sys.path.remove(here)
-    if not hasattr(found, name):
-        raise ExportError(f"{source}: the module '{place}' has no '{name}'")
-    thing = getattr(found, name)
-    made = thing if isinstance(thing, torch.nn.Module) else thing() if callable(thing) else thing
-    if not isinstance(made, torch.nn.Module):
-        raise ExportError(f"{source}: gives a {type(made).__name__}, expected a torch.nn.Module")
-    return made
-
-
-def _load(torch: Any, module: Any, checkpoint: Path) -> None:
-    """Puts the checkpoint's weights into the module, all of them and no other."""
-    try:
-        weights = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises pickle, zip, OS and runtime errors
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ExportError(
-            f"{checkpoint}: cannot be loaded as plain weights ({first}); save it with torch.save(module.state_dict(), path)"
-        ) from error
-    if not isinstance(weights, dict) or not all(isinstance(v, torch.Tensor) for v in weights.values()):
-        raise ExportError(
-            f"{checkpoint}: is not a state_dict of tensors; save it with torch.save(module.state_dict(), path)"
-        )
-    try:
-        module.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ExportError(f"{checkpoint}: does not fit the module: {error}") from error

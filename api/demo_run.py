@@ -1,5 +1,6 @@
 """Recordings played as live streams: they begin at different times, give a frame each at every tick, and end."""
 
+import math
 import time
 from collections.abc import Iterator
 
@@ -20,8 +21,8 @@ class Run:
     def __init__(self, bundle: Bundle, speed: float | None = None, seed: int = 0):
         self._bundle, self._speed = bundle, speed
         self.engine = Engine(bundle.artifact, max_streams=len(bundle.frames))
-        begins = np.random.default_rng(seed).integers(0, bundle.rate_hz * 2, len(bundle.frames)).tolist()
-        self._begin = dict(zip(bundle.frames, (int(b) for b in begins), strict=True))
+        begins = np.random.default_rng(seed).integers(0, math.ceil(bundle.rate_hz * 2), len(bundle.frames))
+        self._begin: dict[str, int] = dict(zip(bundle.frames, begins.tolist(), strict=True))
         self._end = {key: self._begin[key] + len(frames) for key, frames in bundle.frames.items()}
         self._outputs = {key: np.empty_like(expected) for key, expected in bundle.expected.items()}
         self._ticks = max(self._end.values())

@@ -118,7 +118,9 @@ def _told(guess: np.ndarray, labels: Sequence[str], rate: float) -> str:
     starts = np.concatenate(([0], np.flatnonzero(np.diff(guess)) + 1))
     lengths = np.diff(np.concatenate((starts, [len(guess)])))
     longest = sorted(i for i in np.argsort(-lengths, kind="stable")[:5] if lengths[i] >= rate / 2)
-    told = [f"{labels[guess[starts[i]]]} from {starts[i] / rate:.1f} s for {lengths[i] / rate:.1f} s" for i in longest]
+    told = [
+        f"{labels[int(guess[starts[i]])]} from {starts[i] / rate:.1f} s for {lengths[i] / rate:.1f} s" for i in longest
+    ]
     return f"It says {'; '.join(told)}." if told else ""
 
 

@@ -5,12 +5,13 @@
 
 import statistics
 import sys
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
+from pairing import in_turn, microseconds, spread
 
 from undertow.engine import Engine
 
@@ -20,24 +21,11 @@ from tests.step_graph import gru_step, lstm_step
 ROUNDS, CALLS = 9, 200
 
 
-def microseconds(call: Callable[[], object], calls: int) -> float:
-    begin = time.perf_counter()
-    for _ in range(calls):
-        call()
-    return (time.perf_counter() - begin) / calls * 1e6
-
-
 def paired(what: str, sides: dict[str, Callable[[], object]], calls: int) -> None:
     """Prints each side's median and range over rounds in which the sides take turns."""
-    taken: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(ROUNDS):
-        for name, call in sides.items():
-            taken[name].append(microseconds(call, calls))
+    taken = in_turn({name: partial(microseconds, call, calls) for name, call in sides.items()}, ROUNDS)
     ours = statistics.median(taken["undertow"])
-    cells = [
-        f"{n} {statistics.median(t):9.2f} us ({min(t):.2f}..{max(t):.2f}) x{statistics.median(t) / ours:.1f}"
-        for n, t in taken.items()
-    ]
+    cells = [f"{n} {spread(t, 'us', width=9)} x{statistics.median(t) / ours:.1f}" for n, t in taken.items()]
     print(f"{what:24} {'   '.join(cells)}", flush=True)
 
 

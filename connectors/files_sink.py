@@ -3,7 +3,8 @@
 A part is a file, named relative to its folder; its length is in bytes. `open` cuts each file to what was committed of it.
 A file that is ours and that no commit names is removed: of the one file, what it holds; of a folder, the files of the
 format's suffix. So that this never hits someone else's files, a folder of ours has the file `.undertow-sink`, and one
-that has not and is not empty is refused.
+that has not and is not empty is refused. Opened without lengths, nothing is cut or removed but the torn end of a line or
+of a value.
 
 Every changed file is synced at a flush: of very many streams, one file for all is faster than one for each.
 """
@@ -39,8 +40,8 @@ class FilesSink:
         self._single_name = path.name if self.single else ""
         self._keys: dict[str, Key] = {}
 
-    async def open(self, lengths: Mapping[str, int]) -> None:
-        await asyncio.to_thread(self._open, lengths)
+    async def open(self, lengths: Mapping[str, int] | None) -> None:
+        await asyncio.to_thread(self._go_on) if lengths is None else await asyncio.to_thread(self._open, lengths)
 
     async def write(self, answers: Sequence[Answer]) -> None:
         await asyncio.to_thread(self._write, answers)
@@ -68,6 +69,18 @@ class FilesSink:
                     f"{files.folder / name}: is gone, {length} bytes of it were committed; put it back, or begin with a new store"
                 )
             files.cut(name, length)
+            self._format.mend(files, name)
+
+    def _go_on(self) -> None:
+        """Behind everything that is there."""
+        files = self._files
+        files.make_folder()
+        names = [self._single_name]
+        if not self.single:
+            self._mark()
+            names = sorted(p.name for p in files.folder.iterdir() if p.suffix == f".{self.format}")
+        for name in names:
+            files.cut(name, self._format.whole(files, name))
             self._format.mend(files, name)
 
     def _only_one(self, lengths: Mapping[str, int]) -> None:

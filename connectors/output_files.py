@@ -60,6 +60,21 @@ class OutputFiles:
         """The file's first bytes."""
         return os.pread(self._descriptor(name), count, 0)
 
+    def size(self, name: str) -> int:
+        """In bytes, on the disk."""
+        return os.fstat(self._descriptor(name)).st_size
+
+    def after_last_line(self, name: str) -> int:
+        """Where the file's last finished line ends."""
+        end = self.size(name)
+        while end:
+            begin = max(0, end - 65536)
+            found = os.pread(self._descriptor(name), end - begin, begin).rfind(b"\n")
+            if found >= 0:
+                return begin + found + 1
+            end = begin
+        return 0
+
     def remove(self, name: str) -> None:
         try:
             (self.folder / name).unlink()

@@ -30,6 +30,10 @@ class OutputFormat(Protocol):
         """Makes a header that tells the file's length true, before it is made durable."""
         ...
 
+    def whole(self, files: OutputFiles, name: str) -> int:
+        """How many of the file's bytes are whole lines or values: where one that a crash cut in two is left out."""
+        ...
+
 
 def make_output_format(name: FileFormat, config: FilesSinkConfig, spec: StepSpec) -> OutputFormat:
     """Raises ConfigError where an option says nothing of this format."""
@@ -52,6 +56,9 @@ class JsonlOutput:
 
     def mend(self, files: OutputFiles, name: str) -> None:
         """Lines tell no length."""
+
+    def whole(self, files: OutputFiles, name: str) -> int:
+        return files.after_last_line(name)
 
 
 class CsvOutput:
@@ -76,6 +83,9 @@ class CsvOutput:
 
     def mend(self, files: OutputFiles, name: str) -> None:
         """Lines tell no length."""
+
+    def whole(self, files: OutputFiles, name: str) -> int:
+        return files.after_last_line(name)
 
 
 class HeadedOutput:
@@ -113,6 +123,17 @@ class HeadedOutput:
                 files.put(name, 0, header)
 
 
+    def whole(self, files: OutputFiles, name: str) -> int:
+        size, header_bytes = files.size(name), self.kind.header_bytes
+        if size < header_bytes:
+            return 0
+        try:
+            row_bytes = self.kind.row_bytes(files.read(name, header_bytes))
+        except ValueError as error:
+            raise ConnectorError(f"{files.folder / name}: its header is damaged ({error})") from error
+        return size - (size - header_bytes) % row_bytes
+
+
 class Npy:
     header_bytes, max_bytes = GROWING_HEADER_BYTES, 2**63
 
@@ -126,8 +147,11 @@ class Npy:
 
     def resized(self, header: bytes, data_bytes: int) -> bytes:
         found = read_header(BytesIO(header))
-        row_bytes = math.prod(found.shape[1:]) * found.dtype.itemsize
-        return growing_header(data_bytes // row_bytes, found.shape[1:], found.dtype)
+        return growing_header(data_bytes // self.row_bytes(header), found.shape[1:], found.dtype)
+
+    def row_bytes(self, header: bytes) -> int:
+        found = read_header(BytesIO(header))
+        return math.prod(found.shape[1:]) * found.dtype.itemsize
 
 
 class Wav:
@@ -161,11 +185,13 @@ class Wav:
     def data(self, label: str, array: np.ndarray) -> bytes:
         return array.astype("<f4").tobytes() if self.floats else pcm16(label, array).tobytes()
 
-    def resized(self, header: bytes, data_bytes: int) -> bytes:
+    def row_bytes(self, header: bytes) -> int:
         if len(header) != WAV_HEADER_BYTES or header[:4] != b"RIFF":
             raise ValueError("not the wav header that was written")
-        width = struct.unpack_from("<H", header, 32)[0]
-        out = bytearray(header)
+        return struct.unpack_from("<H", header, 32)[0]
+
+    def resized(self, header: bytes, data_bytes: int) -> bytes:
+        width, out = self.row_bytes(header), bytearray(header)
         struct.pack_into("<I", out, 4, WAV_HEADER_BYTES - 8 + data_bytes)
         struct.pack_into("<I", out, 46, data_bytes // width)
         struct.pack_into("<I", out, 54, data_bytes)

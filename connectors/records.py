@@ -114,9 +114,10 @@ class Sink(Protocol):
         """`open` can cut what was written after the last commit; without it no delivery is exactly-once."""
         ...
 
-    async def open(self, lengths: Mapping[str, int]) -> None:
+    async def open(self, lengths: Mapping[str, int] | None) -> None:
         """Goes on behind what was committed: `lengths` is what `flush` last gave, and what lies past it is cut off.
 
+        None, where repeats are allowed: goes on behind all that is there, and cuts nothing but a torn last line or value.
         Raises ConnectorError where a file is shorter than what was committed.
         """
         ...

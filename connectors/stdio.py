@@ -126,7 +126,7 @@ class StdoutSink:
     def __init__(self, config: StdoutConfig, base: Path, spec: StepSpec, fd: int = 1):
         self._steps, self._fd = Steps(spec), fd
 
-    async def open(self, lengths: Mapping[str, int]) -> None:
+    async def open(self, lengths: Mapping[str, int] | None) -> None:
         """Nothing is cut: what a run before wrote has been read by someone."""
 
     async def write(self, answers: Sequence[Answer]) -> None:

@@ -1,16 +1,13 @@
 """The state arena: one row of bytes for each resident stream, the slots that streams own, and the index from keys to slots."""
 
 import mmap
-from collections.abc import Sequence
-from itertools import repeat
 
 import numpy as np
 
 from .artifact import StepSpec
 from .errors import ArenaFullError, StreamError, UnknownStreamError
+from .index import Key, KeyIndex
 from .layout import FRAMES, LAST_ACTIVE, Layout
-
-Key = str | bytes | int
 
 
 class Arena:
@@ -29,18 +26,14 @@ class Arena:
         counters = self.rows[:, : LAST_ACTIVE + 8].view(np.int64)
         self.frames, self.last_active = counters[:, FRAMES // 8], counters[:, LAST_ACTIVE // 8]
         self.generations = np.zeros(max_streams, np.int64)
-        self.index: dict[Key, int] = {}
+        self.index = KeyIndex(max_streams)
         self._free: list[int] = []
         self._fresh = 0  # slots below were used before
         self._initial = self.layout.initial_row(spec)
 
-    def lookup(self, keys: Sequence[Key]) -> np.ndarray:
-        """Slots of the keys, int64, -1 where not resident."""
-        return np.fromiter(map(self.index.get, keys, repeat(-1)), np.int64, len(keys))
-
     def slot(self, key: Key) -> int:
         """The slot of a resident stream. Raises UnknownStreamError."""
-        slot = self.index.get(key, -1)
+        slot = self.index.get(key)
         if slot < 0:
             raise UnknownStreamError(
                 f"stream {key!r} is not resident (never seen, closed, dropped or expired); {len(self.index)} streams are"
@@ -51,6 +44,8 @@ class Arena:
         """A slot in its initial state for a new stream. Raises ArenaFullError."""
         if not isinstance(key, str | bytes | int | np.integer) or isinstance(key, bool):
             raise StreamError(f"stream key {key!r} is {type(key).__name__}; expected str, bytes or int")
+        if isinstance(key, int) and not -(2**63) <= key < 2**64:
+            raise StreamError(f"stream key {key} has more than 64 bits; expected a smaller number, str or bytes")
         if self._free:
             slot = self._free.pop()
         elif self._fresh < self.max_streams:
@@ -61,21 +56,20 @@ class Arena:
             )
         self.rows[slot] = self._initial
         self.last_active[slot] = now
-        self.index[key] = slot
+        self.index.add(int(key) if isinstance(key, np.integer) else key, slot)
         return slot
 
     def release(self, key: Key) -> None:
         """Forgets a stream; handles to its slot become stale."""
         slot = self.slot(key)
-        del self.index[key]
+        self.index.remove(slot)
         self.generations[slot] += 1
         self._free.append(slot)
 
     def idle(self, before: int) -> list[Key]:
-        """Keys of the streams whose last frame was earlier than `before`, in the order in which they were opened."""
-        slots = np.fromiter(self.index.values(), np.int64, len(self.index))
-        late = self.last_active[slots] < before
-        return [key for key, old in zip(self.index, late, strict=True) if old] if late.any() else []
+        """Keys of the streams whose last frame was earlier than `before`, by slot."""
+        late = self.last_active[: self._fresh] < before
+        return [key for key, slot in self.index.items() if late[slot]] if late.any() else []
 
     def state(self, slot: int) -> dict[str, np.ndarray]:
         """Copies of a stream's states by name."""

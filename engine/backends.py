@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -9,9 +10,11 @@ from .arena import Arena
 from .artifact import Artifact
 from .errors import BackendError
 from .numba_backend import NumbaBackend, seconds
-from .ort_backend import OrtBackend
 
-Backend = NumbaBackend | OrtBackend
+if TYPE_CHECKING:
+    from .ort_backend import OrtBackend
+
+Backend: TypeAlias = "NumbaBackend | OrtBackend"
 _SIZES = (1, 16, 256)
 _MARGIN = 0.8  # ONNX Runtime takes a batch size over where it needs less than this share of the compiled program's time
 
@@ -19,8 +22,11 @@ _MARGIN = 0.8  # ONNX Runtime takes a batch size over where it needs less than t
 class Backends:
     """The chosen backends: sizes[i] is the smallest batch that runs on backends[i]."""
 
-    def __init__(self, sizes: Sequence[int], backends: Sequence[Backend], limits: dict[str, int]):
-        self.sizes, self.backends, self.limits = sizes, backends, limits
+    def __init__(self, sizes: Sequence[int], backends: Sequence[Backend]):
+        self.sizes, self.backends = sizes, backends
+        self.limits: dict[str, int] = {}
+        for name, limit in (pair for b in backends for pair in b.limits.items()):
+            self.limits[name] = min(limit, self.limits.get(name, limit))
         self.name = (
             backends[0].name
             if len(backends) == 1
@@ -50,14 +56,16 @@ def choose_backends(
         if providers:
             raise BackendError(f"providers={list(providers)} is for ONNX Runtime; use backend='ort' or 'auto' with it")
         compiled = NumbaBackend(artifact, arena, threads)
-        return Backends([1], [compiled], compiled.limits)
+        return Backends([1], [compiled])
+    from .ort_backend import OrtBackend  # ONNX Runtime is slow to import, and the compiled backend does without
+
     ort = OrtBackend(artifact, arena, threads, providers, max_batch)
     if backend == "ort":
-        return Backends([1], [ort], ort.limits)
+        return Backends([1], [ort])
     try:
         compiled = NumbaBackend(artifact, arena, threads)
     except BackendError:
-        return Backends([1], [ort], ort.limits)
+        return Backends([1], [ort])
     winners = _race(artifact, arena.max_streams, threads, providers, max_batch)
     sizes, chosen = [], []
     for size, faster in winners:
@@ -65,13 +73,15 @@ def choose_backends(
         if not chosen or chosen[-1] is not pick:
             sizes.append(size)
             chosen.append(pick)
-    return Backends(sizes, chosen, compiled.limits)
+    return Backends(sizes, chosen)
 
 
 def _race(
     artifact: Artifact, max_streams: int, threads: int, providers: Sequence[str] | None, max_batch: int
 ) -> list[tuple[int, str]]:
     """The faster backend from each batch size on, measured on an arena of its own."""
+    from .ort_backend import OrtBackend
+
     spec, winners = artifact.spec, []
     arena = Arena(spec, min(max_streams, _SIZES[-1]))
     both = (NumbaBackend(artifact, arena, threads), OrtBackend(artifact, arena, threads, providers, max_batch))

@@ -10,15 +10,17 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import llvmlite
 import llvmlite.binding as llvm
 import numba
 import numpy as np
 
-from . import functions, gemm, simd
+from . import circular, functions, gemm, kernels, lanes, multiply, powers, simd
 
 
 def cache_folder() -> Path:
@@ -33,15 +35,53 @@ def program_key(text: str) -> str:
     """The hash of everything that decides the machine code."""
     digest = hashlib.sha256()
     for part in (
-        text, *(Path(m.__file__ or "").read_text() for m in (simd, functions, gemm)), sys.version, platform.machine(),
+        text, *(Path(m.__file__ or "").read_text() for m in (simd, lanes, functions, circular, powers, multiply, gemm, kernels)), sys.version, platform.machine(),
         numba.__version__, llvmlite.__version__, np.__version__, llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten(),
     ):  # fmt: skip
         digest.update(hashlib.sha256(part.encode()).digest())
     return digest.hexdigest()[:32]
 
 
-def load_program(text: str) -> ModuleType:
-    """The program of this source as a module, from disk where it was compiled before. Not yet compiled: numba does so on first use."""
+Signatures = Mapping[str, Sequence[tuple[Any, ...]]]  # of each function the argument types that it is compiled for
+
+
+def load_program(text: str, signatures: Signatures) -> ModuleType:
+    """The program of this source as a module, compiled for these types alone; from disk where it was compiled before."""
+    try:
+        return _compiled(_module(text), signatures)
+    except (EOFError, OSError, ValueError, KeyError, ImportError):  # what numba kept on the disk is damaged
+        shutil.rmtree(cache_folder() / program_key(text), ignore_errors=True)
+        return _compiled(_module(text), signatures)
+
+
+def load_static(functions: Sequence[Any], signatures: Signatures) -> ModuleType:
+    """Functions that no model decides, compiled and kept on disk like a program."""
+    lines = ['"""Functions that no model decides."""', "", "from numba import njit"]
+    for function in functions:
+        name, nogil = function.py_func.__name__, bool(function.targetoptions.get("nogil"))
+        names = ", ".join(function.py_func.__code__.co_varnames[: function.py_func.__code__.co_argcount])
+        lines += [
+            f"from {function.py_func.__module__} import {name} as _{name}",
+            "",
+            "",
+            f"@njit(cache=True, nogil={nogil})",
+            f"def {name}({names}):",
+            f"    return _{name}({names})",
+            "",
+        ]
+    return load_program("\n".join(lines), signatures)
+
+
+def _compiled(module: ModuleType, signatures: Signatures) -> ModuleType:
+    for name, each in signatures.items():
+        function = getattr(module, name)
+        for signature in each:
+            function.compile(signature)
+        function.disable_compile()
+    return module
+
+
+def _module(text: str) -> ModuleType:
     key = program_key(text)
     file = cache_folder() / key / f"program_{key}.py"
     if not file.exists():
@@ -51,7 +91,7 @@ def load_program(text: str) -> ModuleType:
         os.replace(temporary, file)
     elif file.read_text() != text:
         shutil.rmtree(file.parent)
-        return load_program(text)
+        return _module(text)
     module_spec = importlib.util.spec_from_file_location(f"undertow_program_{key}", file)
     if module_spec is None or module_spec.loader is None:
         raise ImportError(f"{file} cannot be loaded")
@@ -59,8 +99,3 @@ def load_program(text: str) -> ModuleType:
     sys.modules[module_spec.name] = module
     module_spec.loader.exec_module(module)
     return module
-
-
-def forget_program(text: str) -> None:
-    """Removes a program from the disk, where what numba kept of it is damaged."""
-    shutil.rmtree(cache_folder() / program_key(text), ignore_errors=True)

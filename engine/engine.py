@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any
@@ -59,8 +60,8 @@ class Engine:
         self._lock = threading.RLock()
         self._clock, self._on_expire = clock, on_expire
         self._idle_ns = None if idle_timeout_s is None else int(idle_timeout_s * 1e9)
-        self._next_sweep = 0
-        self._marks = np.zeros(max_streams, np.int64)
+        self._next_sweep, self._expiring = 0, False
+        self._first, self._ones = np.arange(0), np.ones(0, np.int64)
         self._delay_rows = -(-self.spec.delay * self.spec.outputs_per_step // self.spec.frames_per_step)
 
     # ---------------------------------------------------------------------------------------------- what is there
@@ -91,27 +92,25 @@ class Engine:
     def step(self, keys: Sequence[Key], frames: Arrays) -> tuple[Arrays, np.ndarray]:
         """One frame of each stream: values `(B, *out)` and which of them are ready, bool `(B,)`.
 
-        keys: B distinct str, bytes or int; unknown ones open a stream. frames: `(B, *frame)`.
+        keys: B distinct str, bytes or int; unknown ones open a stream. frames: `(B, *frame)`. Where a step gives M > 1
+        outputs, values are `(B, M, *out)` and ready `(B, M)`.
         Raises FrameError (shape or dtype of the whole), BatchError (some streams failed; `.result` has the others').
         """
-        if isinstance(keys, np.ndarray):
-            keys = keys.tolist()
+        given = keys if type(keys) is list else keys.tolist() if isinstance(keys, np.ndarray) else list(keys)
         with self._lock:
             now = self._tick()
-            inputs = self._intake.batch(frames, len(keys))
-            slots, errors = self._slots(keys, now, self._intake.bad_rows(inputs, keys))
-            ones = np.ones(len(keys), np.int64)
-            if not errors:
-                outputs, counts = self._advance(slots, ones, inputs, now)
-            else:
-                good = slots >= 0
-                outputs, counts = self._advance(slots[good], ones[good], [x[good] for x in inputs], now)
-                spread = np.zeros(len(keys), np.int64)
-                spread[good] = counts
-                counts = spread
-            ready = counts > 0
-            if not ready.all() or self.spec.outputs_per_step > 1:
-                outputs = self._spread(outputs, counts)
+            inputs = self._intake.batch(frames, len(given))
+            slots = self._arena.index.find(given)
+            errors: dict[Key, UndertowError] = {}
+            if not self._intake.fit(inputs):
+                errors = self._intake.bad_rows(inputs, given)
+            slots, errors = self._slots(given, slots, now, errors)
+            if errors:
+                inputs = [x[slots >= 0] for x in inputs]
+            outputs, counts = self._advance(
+                slots[slots >= 0] if errors else slots, self._single(len(inputs[0])), inputs, now
+            )
+            outputs, ready = self._in_place(outputs, counts, slots)
         result = (self._intake.named_outputs(outputs), ready)
         if errors:
             raise BatchError(errors, result)
@@ -135,7 +134,7 @@ class Engine:
             arrays, errors = self._intake.chunks(chunks)
             if errors:
                 keys = [k for k in keys if k not in errors]
-            slots, more = self._slots(keys, now, {})
+            slots, more = self._slots(keys, self._arena.index.find(keys), now, {})
             if more:
                 errors.update(more)
                 good = slots >= 0
@@ -155,6 +154,13 @@ class Engine:
             raise BatchError(errors, result)
         return result
 
+    def check(self, key: Key, chunk: Arrays) -> list[np.ndarray]:
+        """The chunk `(T, *frame)` as `push` would take it, an array for each input; touches no stream. Raises FrameError."""
+        columns, errors = self._intake.chunks({key: chunk})
+        if errors:
+            raise errors[key]
+        return [column[0] for column in columns]
+
     def close(self, key: Key) -> Arrays:
         """The tail `(T', *out)` that the delay still held, then forgets the stream. Raises UnknownStreamError."""
         with self._lock:
@@ -165,7 +171,7 @@ class Engine:
     def stream(self, key: Key) -> Stream:
         """A handle to one stream, opened where it is not resident: the shortest path for one stream."""
         with self._lock:
-            slot = self._arena.index.get(key, -1)
+            slot = self._arena.index.get(key)
             slot = self._arena.open(key, self._clock()) if slot < 0 else slot
             return Stream(self, key, slot, int(self._arena.generations[slot]))
 
@@ -225,13 +231,14 @@ class Engine:
         if self._idle_ns is None:
             return []
         with self._lock:
-            late = self._arena.idle(self._clock() - self._idle_ns)
-            for key in late:
-                tail = self._flush(self._arena.slot(key))
-                self._arena.release(key)
-                if self._on_expire:
-                    self._on_expire(key, tail)
-            return late
+            if self._expiring:  # a callback steps streams
+                return []
+            self._expiring, expired = True, []
+            try:
+                self._expire(expired)
+            finally:
+                self._expiring = False
+            return expired
 
     # ---------------------------------------------------------------------------------------------- inside
 
@@ -242,26 +249,41 @@ class Engine:
             self.expire()
         return now
 
+    def _expire(self, expired: list[Key]) -> None:
+        for key in self._arena.idle(self._clock() - (self._idle_ns or 0)):
+            if key not in self._arena.index:  # the callback ended it
+                continue
+            tail = self._flush(self._arena.slot(key))
+            self._arena.release(key)
+            expired.append(key)
+            if self._on_expire:
+                self._on_expire(key, tail)
+
     def _put(self, key: Key, row: np.ndarray) -> None:
-        slot = self._arena.index.get(key, -1)
+        slot = self._arena.index.get(key)
         slot = self._arena.open(key, 0) if slot < 0 else slot
         self._arena.rows[slot] = row
         self._arena.last_active[slot] = self._clock()
 
+    def _single(self, count: int) -> np.ndarray:
+        """So many ones."""
+        if count > len(self._ones):
+            self._first, self._ones = np.arange(2 * count), np.ones(2 * count, np.int64)
+        return self._ones[:count]
+
     def _slots(
-        self, keys: Sequence[Key], now: int, errors: dict[Key, UndertowError]
+        self, keys: list[Key], slots: np.ndarray, now: int, errors: dict[Key, UndertowError]
     ) -> tuple[np.ndarray, dict[Key, UndertowError]]:
-        """A slot for each key, -1 for those with an error; unknown streams are opened."""
-        slots = self._arena.lookup(keys)
-        known = slots[slots >= 0]
-        order = np.arange(len(known))
-        self._marks[known] = order
-        if not (self._marks[known] == order).all() or (len(known) < len(keys) and len(set(keys)) < len(keys)):
-            twice = next(k for k in keys if list(keys).count(k) > 1)
+        """The slot of each key, -1 for those with an error; unknown streams, negative in `slots`, are opened."""
+        unknown = len(slots) and slots.min() < 0
+        if not self._arena.index.distinct(slots[slots >= 0] if unknown else slots) or (
+            unknown and len(set(keys)) < len(keys)
+        ):
+            twice = next(k for k, count in Counter(keys).items() if count > 1)
             raise StreamError(
                 f"stream {twice!r} is named twice in one batch; a batch takes one frame of each stream, use push for several"
             )
-        for i in np.flatnonzero(slots < 0).tolist() if len(known) < len(keys) else ():
+        for i in np.flatnonzero(slots < 0).tolist() if unknown else ():
             if keys[i] not in errors:
                 try:
                     slots[i] = self._arena.open(keys[i], now)
@@ -280,14 +302,16 @@ class Engine:
         steps = counts
         if spec.frames_per_step > 1 and before is not None:
             inputs, steps = self._intake.whole_steps(self._arena, slots, before, counts, inputs)
-        ends = np.cumsum(steps)
-        total = int(ends[-1]) if len(ends) else 0
+        if steps is self._ones or steps.base is self._ones:
+            total, first = len(steps), self._first[: len(steps)]
+        else:
+            ends = np.cumsum(steps)
+            total, first = int(ends[-1]) if len(ends) else 0, ends - steps
         outputs = self._intake.room(total)
         if len(slots):
-            self._backends.at(len(slots)).run(
-                slots, ends - steps, steps, steps * spec.frames_per_step, now, inputs, outputs
-            )
-        rows = steps * spec.outputs_per_step
+            frames = steps * spec.frames_per_step if spec.frames_per_step > 1 else steps
+            self._backends.at(len(slots)).run(slots, first, steps, frames, now, inputs, outputs)
+        rows = steps * spec.outputs_per_step if spec.outputs_per_step > 1 else steps
         if spec.outputs_per_step > 1:
             outputs = [y.reshape(-1, *y.shape[2:]) for y in outputs]
         if before is None:
@@ -299,17 +323,20 @@ class Engine:
             outputs = [y[place >= np.repeat(hidden, rows)] for y in outputs]
         return outputs, rows - hidden
 
-    def _spread(self, outputs: list[np.ndarray], counts: np.ndarray) -> list[np.ndarray]:
-        """Ready outputs at their streams' places in the batch, zeros at the others."""
-        ready, m = counts > 0, self.spec.outputs_per_step
-        spread = [np.zeros((len(counts), *((m,) if m > 1 else ()), *y.shape[1:]), y.dtype) for y in outputs]
+    def _in_place(
+        self, outputs: list[np.ndarray], counts: np.ndarray, slots: np.ndarray
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        """Outputs at their streams' places in the batch, zeros where nothing is ready; and what is ready."""
+        m, batch = self.spec.outputs_per_step, len(slots)
+        if m == 1 and len(outputs[0]) == batch:
+            return outputs, np.ones(batch, np.bool_)
+        each = np.zeros(batch, np.int64)
+        each[slots >= 0] = counts
+        ready = np.arange(m) >= m - each[:, None]  # what the delay hides comes first
+        spread = [np.zeros((batch, m, *y.shape[1:]), y.dtype) for y in outputs]
         for out, y in zip(spread, outputs, strict=True):
-            if m == 1:
-                out[ready] = y
-                continue
-            columns = np.concatenate([np.arange(m - c, m) for c in counts[ready]]) if ready.any() else np.zeros(0, int)
-            out[np.repeat(np.flatnonzero(ready), counts[ready]), columns] = y
-        return spread
+            out[ready] = y
+        return ([out[:, 0] for out in spread], ready[:, 0]) if m == 1 else (spread, ready)
 
     def _flush(self, slot: int) -> Arrays:
         """The rows that a whole-sequence model would still give: floor(T * M / K) in all."""

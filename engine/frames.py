@@ -8,13 +8,14 @@ import numpy as np
 from .arena import Arena, Key
 from .artifact import StepSpec, TensorSpec
 from .errors import FrameError, UndertowError
+from .index import compiled
 
 
 class Intake:
     """Checks and converts the frames of one model. limits: for inputs used as an index, how many entries there are."""
 
     def __init__(self, spec: StepSpec, limits: Mapping[str, int]):
-        self.spec, self.limits = spec, limits
+        self.spec, self.limits, self._finite = spec, limits, compiled().finite
 
     def by_name(self, given: Any) -> list[Any]:
         """The arrays in the order of the model's inputs. Raises FrameError where names are missing or unknown."""
@@ -29,36 +30,41 @@ class Intake:
             )
         return [given]
 
-    def array(self, given: Any, tensor: TensorSpec, leading: int | None, what: str) -> np.ndarray:
-        """`given` as (leading, *frame), C-contiguous and writable. Raises FrameError."""
+    def array(self, given: Any, tensor: TensorSpec, leading: tuple[int, ...] | None, what: str) -> np.ndarray:
+        """`given` as (*leading, *frame), C-contiguous and writable; None: any number of frames. Raises FrameError."""
         try:
             array = np.asarray(given)
         except ValueError as error:
             raise FrameError(f"{what}: frames of unequal shapes ({error})") from error
-        wanted = (array.shape[0] if leading is None and array.ndim else leading, *tensor.shape)
-        if array.shape != wanted:
-            first = "T" if leading is None else leading
-            shape = ", ".join(map(str, (first, *tensor.shape)))
+        if array.shape != ((*array.shape[:1],) if leading is None else leading) + tensor.shape or (
+            leading is None and not array.ndim
+        ):
+            shape = ", ".join(map(str, (*(("T",) if leading is None else leading), *tensor.shape)))
             raise FrameError(f"{what}: input '{tensor.name}' has shape {array.shape}, model expects ({shape})")
         if array.dtype != tensor.dtype and not (np.can_cast(array.dtype, tensor.dtype, "same_kind") or array.size == 0):
             raise FrameError(
                 f"{what}: input '{tensor.name}' is {array.dtype.name}, model expects {tensor.dtype}; convert it first"
             )
-        return np.require(array, tensor.dtype, ["C", "A", "W"])
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which is refused as such
+            return np.require(array, tensor.dtype, ["C", "A", "W"])
 
     def batch(self, given: Any, count: int) -> list[np.ndarray]:
         """Frames (B, *frame) of each input."""
-        return [
-            self.array(a, t, count, f"a batch of {count} streams")
-            for a, t in zip(self.by_name(given), self.spec.inputs, strict=True)
-        ]
+        first = self.spec.inputs[0]
+        plain = type(given) is np.ndarray and given.dtype == first.dtype and given.shape == (count, *first.shape)
+        if plain and len(self.spec.inputs) == 1 and given.flags.carray:
+            return [given]
+        what = f"a batch of {count} streams"
+        return [self.array(a, t, (count,), what) for a, t in zip(self.by_name(given), self.spec.inputs, strict=True)]
+
+    def fit(self, inputs: list[np.ndarray]) -> bool:
+        """Whether every frame may be stepped."""
+        return all(self._fits(t, a) for t, a in zip(self.spec.inputs, inputs, strict=True))
 
     def bad_rows(self, inputs: list[np.ndarray], keys: Sequence[Key]) -> dict[Key, UndertowError]:
         """The streams whose frame may not be stepped."""
         errors: dict[Key, UndertowError] = {}
         for tensor, array in zip(self.spec.inputs, inputs, strict=True):
-            if self._fits(tensor, array):
-                continue
             for key, row in zip(keys, array, strict=True):
                 if not self._fits(tensor, row):
                     errors[key] = self._refusal(key, tensor, row)
@@ -113,6 +119,8 @@ class Intake:
         return np.concatenate(column) if column else np.zeros((0, *tensor.shape), tensor.dtype)
 
     def _fits(self, tensor: TensorSpec, array: np.ndarray) -> bool:
+        if array.dtype == np.float32 and array.ndim and array.flags.carray:
+            return self._finite(array.reshape(-1))
         if array.dtype.kind == "f":
             return bool(np.isfinite(array).all())
         limit = self.limits.get(tensor.name)

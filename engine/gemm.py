@@ -7,11 +7,12 @@ block of four, so a row does not depend on the rows beside it. Weights are packe
 from collections.abc import Sequence
 from typing import Any
 
+import llvmlite.binding as llvm
 import numpy as np
 from numba import njit, types
 from numba.core.extending import intrinsic
 
-from .simd import _FLOAT, _I64, _VECTOR, LANES, _call, _load, _pointer, _splat, _store, get_int64
+from .simd import _FLOAT, _I64, _VECTOR, LANES, _call, _load, _pointer, _splat, _store, float32x16, get_int64
 
 VECTORS = 2
 PANEL = VECTORS * LANES
@@ -110,3 +111,61 @@ def gemm(n, x, x_offset, start, start_offset, z, z_offset, w, k, panels):
         if p < panels:
             _one1(xr, sr + p * step, zr + p * step, w + p * k * step, k)
         r += 1
+
+
+# Rows that `gates` takes together: as many as leave their sums in registers. Blocking does not change a row's bits.
+GATE_ROWS = 4 if llvm.get_host_cpu_features().get("avx512f") else 1
+
+
+def _gates(rows: int, sums: int, of_x: Sequence[int], of_h: Sequence[int]) -> Any:
+    """Sixteen lanes of each of `sums` sums: bias + x @ w for those in of_x, then + h @ r for those in of_h.
+
+    Takes each row's x and h, bias (sums, 16), weights (k_x, len(of_x), 16) followed by (k_h, len(of_h), 16), k_x and k_h;
+    gives rows * sums vectors, which never were in memory.
+    """
+    names = [f"{what}{r}" for what in "xh" for r in range(rows)]
+
+    def codegen(context: Any, b: Any, signature: Any, values: Sequence[Any]) -> Any:
+        bias, weights, k_x, k_h = values[2 * rows :]
+        begin = [_load(b, b.add(bias, _I64(4 * LANES * i))) for i in range(sums)]
+        done = [list(begin) for _ in range(rows)]
+        second = b.add(weights, b.mul(k_x, _I64(4 * LANES * len(of_x))))
+        for at, w, k, chosen in ((0, weights, k_x, of_x), (rows, second, k_h, of_h)):
+            done = _accumulate(b, values[at : at + rows], w, k, chosen, done)
+        return context.make_tuple(b, signature.return_type, [v for row in done for v in row])
+
+    arguments = ", ".join([*names, "bias", "weights", "k_x", "k_h"])
+    returned = types.UniTuple(float32x16, rows * sums)
+    scope: dict[str, Any] = {"result": returned(*[types.int64] * (2 * rows + 4)), "codegen": codegen}
+    exec(f"def gates(typingctx, {arguments}):\n    return result, codegen\n", scope)
+    return intrinsic(scope["gates"])
+
+
+def _accumulate(b: Any, x: Sequence[Any], w: Any, k: Any, chosen: Sequence[int], begin: list[list[Any]]) -> Any:
+    """begin[r][c] + sum over k of x[r][k] * w[k][i], in the order of k, for c = chosen[i]."""
+    x = [_pointer(b, value, _FLOAT) for value in x]
+    before, loop, done = b.block, b.append_basic_block("k"), b.append_basic_block("done")
+    b.branch(loop)
+    b.position_at_end(loop)
+    i = b.phi(_I64)
+    i.add_incoming(_I64(0), before)
+    sums = [{c: b.phi(_VECTOR) for c in chosen} for _ in x]
+    here = b.add(w, b.mul(i, _I64(4 * LANES * len(chosen))))
+    weights = {c: _load(b, b.add(here, _I64(4 * LANES * n))) for n, c in enumerate(chosen)}
+    new = [list(row) for row in begin]
+    for r, pointer in enumerate(x):
+        every = _splat(b, b.load(b.gep(pointer, [i]), align=4))
+        for c in chosen:
+            new[r][c] = _call(b, "llvm.fma.v16f32", _VECTOR, every, weights[c], sums[r][c])
+            sums[r][c].add_incoming(begin[r][c], before)
+            sums[r][c].add_incoming(new[r][c], loop)
+    following = b.add(i, _I64(1))
+    i.add_incoming(following, loop)
+    b.cbranch(b.icmp_signed("<", following, k), loop, done)
+    b.position_at_end(done)
+    return new
+
+
+LSTM_SUMS, GRU_SUMS = (4, (0, 1, 2, 3), (0, 1, 2, 3)), (4, (0, 1, 2), (0, 1, 3))
+lstm_gates_1, lstm_gates_4 = _gates(1, *LSTM_SUMS), _gates(4, *LSTM_SUMS)
+gru_gates_1, gru_gates_4 = _gates(1, *GRU_SUMS), _gates(4, *GRU_SUMS)

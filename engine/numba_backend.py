@@ -9,7 +9,7 @@ from numba import types
 
 from .arena import Arena, address
 from .artifact import Artifact
-from .cache import forget_program, load_program
+from .cache import load_program
 from .compiler import generate
 from .errors import BackendError
 from .program import PAD_BYTES, Unsupported
@@ -34,14 +34,14 @@ class NumbaBackend:
         self._run, self._one = self._compile(artifact)
         self._memories = [self._memory() for _ in range(threads + 1)]
         self._scratch = [int(address(m) + -address(m) % 64) for m in self._memories]
-        self._context = np.array([self._arena_address, address(arena.generations), self._scratch[-1]], np.int64)
-        self.context = address(self._context)
+        self._busy = np.zeros(1, np.int64)  # 1 while a batch is stepped without the GIL
         self._pool = ThreadPoolExecutor(threads, "undertow") if threads > 1 else None
 
-    @property
-    def one(self) -> Any:
-        """one(context, slot, generation, now, *inputs, *outputs): see the compiler."""
-        return self._one
+    def single(self, slot: int, generation: int) -> tuple[Any, np.ndarray]:
+        """The compiled step of one frame, `one(address of the context, *inputs, *outputs)`, and a handle's context for it."""
+        arena, busy = self._arena, address(self._busy)
+        values = (self._arena_address, address(arena.generations), self._scratch[-1], busy, slot, generation)
+        return self._one, np.array(values, np.int64)
 
     def _compile(self, artifact: Artifact) -> tuple[Any, Any]:
         spec, i64 = artifact.spec, types.int64
@@ -52,12 +52,9 @@ class NumbaBackend:
             _array(t.dtype, len(t.shape) + more_out + 1) for t in spec.outputs
         ]
         index = types.Array(i64, 1, "C")
-        signatures = (i64, i64, index, index, index, index, i64, i64, i64, *many), (i64, i64, i64, i64, *single)
-        try:
-            return _compiled(self.source.text, *signatures)
-        except (EOFError, OSError, ValueError, KeyError, ImportError):  # what numba kept on the disk is damaged
-            forget_program(self.source.text)
-            return _compiled(self.source.text, *signatures)
+        signatures = (i64, i64, index, index, index, index, i64, i64, i64, *many), (i64, *single)
+        module = load_program(self.source.text, {"run": [signatures[0]], "one": [signatures[1]]})
+        return module.run, module.one
 
     def _memory(self) -> np.ndarray:
         source = self.source
@@ -82,40 +79,21 @@ class NumbaBackend:
         """Steps stream i over rows first[i] .. first[i] + length[i] of the inputs, in order; the outputs get the same rows."""
         count = len(slots)
         parts = 1 if self._pool is None else max(1, min(len(self._scratch) - 1, count // _MIN_ROWS_A_THREAD))
-        if parts == 1 or self._pool is None:
-            self._run(
-                self._scratch[0], self._arena_address, slots, first, length, valid, now, 0, count, *inputs, *outputs
-            )
-            return
-        bounds = [count * i // parts for i in range(parts + 1)]
-        waiting = [
-            self._pool.submit(
-                self._run,
-                self._scratch[i],
-                self._arena_address,
-                slots,
-                first,
-                length,
-                valid,
-                now,
-                bounds[i],
-                bounds[i + 1],
-                *inputs,
-                *outputs,
-            )
-            for i in range(parts)
-        ]
-        for part in waiting:
-            part.result()
-
-
-def _compiled(text: str, run_signature: tuple[Any, ...], one_signature: tuple[Any, ...]) -> tuple[Any, Any]:
-    """The program's two functions, compiled or from the disk, for these types alone."""
-    module = load_program(text)
-    for function, signature in ((module.run, run_signature), (module.one, one_signature)):
-        function.compile(signature)
-        function.disable_compile()
-    return module.run, module.one
+        work = (self._arena_address, slots, first, length, valid, now)
+        self._busy[0] = 1
+        try:
+            if parts == 1 or self._pool is None:
+                self._run(self._scratch[0], *work, 0, count, *inputs, *outputs)
+                return
+            bounds = [count * i // parts for i in range(parts + 1)]
+            waiting = [
+                self._pool.submit(self._run, self._scratch[i], *work, bounds[i], bounds[i + 1], *inputs, *outputs)
+                for i in range(parts)
+            ]
+            for part in waiting:
+                part.result()
+        finally:
+            self._busy[0] = 0
 
 
 def _array(dtype: str, rank: int) -> types.Array:

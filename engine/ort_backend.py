@@ -8,6 +8,7 @@ import onnxruntime as ort
 from .arena import Arena
 from .artifact import Artifact
 from .errors import BackendError
+from .limits import index_limits
 from .scheduler import waves
 
 _QUIET = 3  # errors only
@@ -35,8 +36,8 @@ class OrtBackend:
             raise BackendError(
                 f"execution provider {chosen[0]!r} was asked for, ONNX Runtime fell back to {self.session.get_providers()}"
             )
-        self.limits: dict[str, int] = {}
-        self._spec, self._arena, self._max_batch = artifact.spec, arena, max_batch
+        self.limits = index_limits(artifact)
+        self._name, self._spec, self._arena, self._max_batch = artifact.name, artifact.spec, arena, max_batch
         self._states = {s.name: arena.column(s.name) for s in self._spec.states}
 
     def run(
@@ -49,11 +50,19 @@ class OrtBackend:
         inputs: list[np.ndarray],
         outputs: list[np.ndarray],
     ) -> None:
-        """Steps stream i over rows first[i] .. first[i] + length[i] of the inputs, in order; the outputs get the same rows."""
-        for t, chosen in waves(length, self._max_batch):
-            self._wave(
-                slots[chosen], first[chosen] + t, valid[chosen] - t * self._spec.frames_per_step, inputs, outputs
-            )
+        """Steps stream i over rows first[i] .. first[i] + length[i] of the inputs, in order; the outputs get the same rows.
+
+        Raises BackendError where ONNX Runtime fails; no stream has changed then.
+        """
+        before = self._arena.rows[slots]
+        try:
+            for t, chosen in waves(length, self._max_batch):
+                self._wave(
+                    slots[chosen], first[chosen] + t, valid[chosen] - t * self._spec.frames_per_step, inputs, outputs
+                )
+        except Exception as error:  # onnxruntime's own errors share no public base
+            self._arena.rows[slots] = before
+            raise BackendError(f"{self._name}: ONNX Runtime failed within a step: {error}") from error
         self._arena.frames[slots] += valid
         self._arena.last_active[slots] = now
 

@@ -12,11 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from .scratch import Scratch
 from .simd import LANES
 
 BATCH = -1  # the batch axis in a value's shape
 PAD_BYTES = 4 * LANES  # scratch and parameters may be read this far past their end
-ACCESS = {"float32": "float32", "int64": "int64", "int32": "int32", "bool": "bool"}
+COMPILED = ("float32", "int64", "int32", "bool")  # of inputs, outputs and states
+ACCESS = (*COMPILED, "float64", "float16", "int8", "uint8")  # of values between
+UNPLACED = "k"  # the table of a constant that is not in the parameters yet
 
 
 class Unsupported(Exception):
@@ -25,13 +28,19 @@ class Unsupported(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A tensor of the graph: shape with BATCH at its batch axis (constants have none), and each stream's place of it."""
+    """A tensor of the graph: shape with BATCH at its batch axis (constants have none), and each stream's place of it.
+
+    bounds: what an integer lies between, both included, where that is known; origin: the table of the input that these are
+    elements of, where they are as the caller gave them.
+    """
 
     shape: tuple[int, ...]
     dtype: str
     table: str
     offset: int
     const: np.ndarray | None = None
+    bounds: tuple[int, int] | None = None
+    origin: str = ""
 
     @property
     def row_shape(self) -> tuple[int, ...]:
@@ -56,16 +65,49 @@ class Value:
     def at(self, row: str = "r") -> str:
         return f"get_int64({self.table} + 8 * {row}) + {self.offset}"
 
+    @property
+    def row_strides(self) -> list[int]:
+        """For each axis how many elements apart its entries lie in a stream's row; 0 for the batch axis."""
+        rest = iter(strides(self.row_shape))
+        return [0 if d == BATCH else next(rest) for d in self.shape]
+
+    @property
+    def range_or_none(self) -> tuple[int, int] | None:
+        return self.range if self.dtype != "bool" and not self.dtype.startswith("float") else None
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """What an integer or a bool lies between, both included."""
+        if self.const is not None and self.const.size:
+            return int(self.const.min()), int(self.const.max())
+        return self.bounds or whole_range(self.dtype)
+
+
+def whole_range(dtype: str) -> tuple[int, int]:
+    if dtype == "bool":
+        return 0, 1
+    return int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+
 
 class Program:
-    """Collects lines of the block function, scratch and parameters."""
+    """Collects lines of the block function, scratch and parameters.
 
-    def __init__(self) -> None:
+    limits: for tables of inputs used as an index, how many entries there are. probing: a first walk that finds the bounds of
+    integer states, in which an index may be anything.
+    """
+
+    def __init__(self, probing: bool = False) -> None:
         self.lines: list[str] = []
         self.constants: dict[str, float] = {}
         self.parameters = bytearray()
-        self.scratch_bytes = 0
+        self.places = Scratch()
         self.limits: dict[str, int] = {}
+        self.probing = probing
+        self._placed: dict[int, Value] = {}
+
+    @property
+    def scratch_bytes(self) -> int:
+        return self.places.high
 
     def say(self, *lines: str, indent: int = 1) -> None:
         self.lines += ["    " * indent + line for line in lines]
@@ -83,7 +125,7 @@ class Program:
 
     def parameter(self, array: np.ndarray, shape: Sequence[int] | None = None) -> Value:
         """A constant in the parameters, 64-byte aligned."""
-        array = np.ascontiguousarray(array)
+        array = np.asarray(array, order="C")
         if array.dtype.name not in ACCESS:
             raise Unsupported(f"constants of {array.dtype.name}")
         offset = len(self.parameters)
@@ -91,14 +133,35 @@ class Program:
         self.parameters += raw + b"\0" * (-len(raw) % 64 + PAD_BYTES)
         return Value(tuple(array.shape if shape is None else shape), array.dtype.name, "c", offset, array)
 
+    def placed(self, value: Value) -> Value:
+        """The value, in the parameters where it is a constant that was not."""
+        if value.table != UNPLACED or value.const is None:
+            return value
+        key = id(value.const)
+        if key not in self._placed:
+            self._placed[key] = replace(self.parameter(value.const), const=value.const)  # which keeps the key its own
+        return replace(value, table="c", offset=self._placed[key].offset)
+
     def scratch(self, shape: Sequence[int], dtype: str = "float32", items: int | None = None) -> Value:
         """Room for a value of a stream (`items`: more of them than the shape has, for padding)."""
         if dtype not in ACCESS:
             raise Unsupported(f"values of {dtype}")
-        value = Value(tuple(shape), dtype, "s", self.scratch_bytes)
+        value = Value(tuple(shape), dtype, "s", 0)
         size = (items or value.size) * value.item
-        self.scratch_bytes += -(-size // 64) * 64 + PAD_BYTES
-        return value
+        return replace(value, offset=self.places.take(-(-size // 64) * 64 + PAD_BYTES))
+
+    def like(self, source: Value, shape: Sequence[int]) -> Value:
+        """Room for elements of `source`, moved."""
+        return replace(self.scratch(shape, source.dtype), bounds=source.range_or_none, origin=source.origin)
+
+    def padded(self, value: Value) -> Value:
+        """The value where a whole vector past its end may be read."""
+        value = self.placed(value)
+        if value.padded:
+            return value
+        out = self.like(value, value.shape)
+        self.strided(out, value, [value.size], [1], [1])
+        return out
 
     def rows(self) -> None:
         self.say("for r in range(n):")
@@ -111,8 +174,9 @@ class Program:
         self.rows()
         self.say(f"o = {out.at()}", indent=2)
         names: list[str] = []
+        operands = [v if _is_number(v) else self.placed(v) for v in operands]
         for i, v in enumerate(operands):
-            if v.const is not None and v.size == 1:
+            if _is_number(v) and v.const is not None:
                 names.append(self.literal(float(v.const.reshape(-1)[0])))
                 continue
             self.say(f"a{i} = {v.at()}", indent=2)
@@ -133,12 +197,12 @@ class Program:
 
     def scalars(self, out: Value, operands: Sequence[Value], expression: str) -> None:
         """out[j] = expression over flat rows of any types, one element at a time."""
+        operands = [self.placed(v) for v in operands]
         self.rows()
         self.say(f"o = {out.at()}", *[f"a{i} = {v.at()}" for i, v in enumerate(operands)], indent=2)
         self.say(f"for j in range({out.size}):", indent=2)
         gets = [f"get_{v.dtype}(a{i}{'' if v.size == 1 else f' + {v.item} * j'})" for i, v in enumerate(operands)]
-        cast = {"float32": "np.float32", "int64": "np.int64", "int32": "np.int32", "bool": "bool"}[out.dtype]
-        self.say(f"set_{out.dtype}(o + {out.item} * j, {cast}({expression.format(*gets)}))", indent=3)
+        self.say(f"set_{out.dtype}(o + {out.item} * j, {number_of(out.dtype)}({expression.format(*gets)}))", indent=3)
 
     def strided(
         self,
@@ -150,6 +214,7 @@ class Program:
         start: tuple[int, int] = (0, 0),
     ) -> None:
         """out[start + i . to] = source[start + i . of] for i in dims; strides in elements."""
+        source = self.placed(source)
         keep = [(d, t, o) for d, t, o in zip(dims, to, of, strict=True) if d != 1]
         merged: list[tuple[int, int, int]] = []
         for d, t, o in keep:
@@ -181,9 +246,11 @@ class Program:
         z_shift: str = "0",
         indent: int = 1,
     ) -> None:
+        begin = f"{start.offset} + {z_shift}" if start.table == "s" else f"{start.offset}"
+        whole = [f"{x.offset} + {shift}", begin, f"{out.offset} + {z_shift}", f"{k}", f"{panels}"]
+        a, s, z, k_, p = (f"np.int64({number})" for number in whole)  # numba would compile the product for each literal
         self.say(
-            f"gemm(n, {x.table}, {x.offset} + {shift}, {start.table}, {start.offset} + {z_shift if start.table == 's' else 0}, "
-            f"{out.table}, {out.offset} + {z_shift}, get_int64(c) + {weights.offset}, {k}, {panels})",
+            f"gemm(n, {x.table}, {a}, {start.table}, {s}, {out.table}, {z}, get_int64(c) + {weights.offset}, {k_}, {p})",
             indent=indent,
         )
 
@@ -191,8 +258,11 @@ class Program:
         """`value` with the row shape of `shape`, copied only where its layout changes."""
         if value.size == 1 or value.row_shape == tuple(d for d in shape if d != BATCH):
             return value
-        if value.const is not None and not value.batched:
-            full = np.broadcast_to(value.const, [1 if d == BATCH else d for d in shape])
+        if value.const is not None:
+            full = np.broadcast_to(
+                value.const.reshape([1 if d == BATCH else d for d in value.shape]),
+                [1 if d == BATCH else d for d in shape],
+            )
             return self.parameter(full, [d for d in shape if d != BATCH])
         have = (1,) * (len(shape) - len(value.shape)) + value.shape
         dims, of, step = [d for d in shape if d != BATCH], [], 1
@@ -202,9 +272,21 @@ class Program:
                 step *= got
         if step == math.prod(dims):
             return value
-        out = self.scratch(shape, value.dtype)
+        out = self.like(value, shape)
         self.strided(out, value, dims, strides(dims), of)
         return out
+
+
+def _is_number(value: Value) -> bool:
+    """A constant that the program's text can hold."""
+    return value.const is not None and value.size == 1 and bool(np.isfinite(value.const).all())
+
+
+def number_of(dtype: str) -> str:
+    """What compiled code computes values of a dtype as: float16 is held as float32, integers as int64."""
+    return {"float32": "np.float32", "float16": "np.float32", "float64": "np.float64", "bool": "bool"}.get(
+        dtype, "np.int64"
+    )
 
 
 def strides(dims: Sequence[int]) -> list[int]:
@@ -215,12 +297,10 @@ def strides(dims: Sequence[int]) -> list[int]:
 def view(value: Value, shape: Sequence[int], offset: int = 0) -> Value:
     """The same memory under another shape, `offset` elements further."""
     const = value.const
-    return replace(
-        value,
-        shape=tuple(shape),
-        offset=value.offset + offset * value.item,
-        const=None if const is None or offset else const,
-    )
+    if const is not None:
+        row = [d for d in shape if d != BATCH]
+        const = const.reshape(-1)[offset : offset + math.prod(row)].reshape(row)
+    return replace(value, shape=tuple(shape), offset=value.offset + offset * value.item, const=const)
 
 
 Lowering = Callable[[Program, Any, list[Value | None], dict[str, Any]], list[Value]]

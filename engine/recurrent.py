@@ -1,11 +1,11 @@
 """Lowerings of LSTM, GRU and RNN: one frame of each stream, all standard attributes. Formulas: ONNX operator specification."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from .gemm import PANEL, pack
+from .gemm import GATE_ROWS, GRU_SUMS, LSTM_SUMS, PANEL, pack
 from .program import BATCH, Program, Unsupported, Value, view
 from .simd import LANES
 
@@ -142,6 +142,54 @@ class Cell:
             return f"load({name}_at + j)"
         return f"load_some({name}_at + j, min({LANES}, {self.hidden} - j // 4), np.float32(0))"
 
+    def each_group(
+        self,
+        kind: str,
+        direction: int,
+        order: Sequence[int],
+        biases: Sequence[np.ndarray],
+        places: Sequence[tuple[str, Value]],
+        body: Callable[[list[str]], None],
+    ) -> None:
+        """For sixteen lanes of each row at a time `body(sums)`, with the sums of x @ w and h @ r in registers.
+
+        order: which gate's weights each of the kind's sums takes. biases: (H,) of each sum.
+        """
+        count, of_x, of_h = {"lstm": LSTM_SUMS, "gru": GRU_SUMS}[kind]
+        weights = self.program.parameter(self._grouped([(self.w[direction], of_x), (self.r[direction], of_h)], order))
+        bias = self.program.parameter(
+            np.stack([self.columns(b.reshape(-1, 1), (0,))[0].reshape(-1, LANES) for b in biases], 1)
+        )
+        x, h, say = self.x, self.of(self.h, direction), self.program.say
+        group = 4 * LANES * (self.inputs * len(of_x) + self.hidden * len(of_h))
+        for rows in {GATE_ROWS, 1}:
+            say(
+                f"for r in range(0, n - n % {rows}, {rows}):"
+                if rows > 1
+                else f"for r in range(n - n % {GATE_ROWS}, n):"
+            )
+            each = [("x", x), ("h_in", h), *places]
+            say(*[f"{name}_at{q} = {value.at(f'(r + {q})')}" for q in range(rows) for name, value in each], indent=2)
+            say(f"for j in range(0, {4 * self.width}, {4 * LANES}):", indent=2)
+            read = ", ".join([f"{name}_at{q}" for name in ("x", "h_in") for q in range(rows)])
+            sums = f"{kind}_sums_{rows}"
+            say(
+                f"{sums} = {kind}_gates_{rows}({read}, get_int64(c) + {bias.offset} + j * {count}, "
+                f"get_int64(c) + {weights.offset} + j // {4 * LANES} * {group}, {self.inputs}, {self.hidden})",
+                indent=3,
+            )
+            for q in range(rows):
+                say(*[f"{name}_at = {name}_at{q}" for name, _ in places], indent=3)
+                body([f"{sums}[{q * count + i}]" for i in range(count)])
+
+    def _grouped(self, parts: Sequence[tuple[np.ndarray, Sequence[int]]], order: Sequence[int]) -> np.ndarray:
+        """Weights (gates * H, K) of each part as (H / 16, K, sums, 16), the parts one behind the other in a group."""
+        found = []
+        for rows, chosen in parts:
+            gates = self.columns(rows, [order[c] for c in chosen]).reshape(len(rows[0]), len(chosen), -1, LANES)
+            found.append(gates.transpose(2, 0, 1, 3).reshape(self.width // LANES, -1))
+        return np.concatenate(found, 1)
+
     def outputs(self, node: Any, *states: Value) -> list[Value]:
         h = states[0]
         y = (BATCH, 1, self.directions, self.hidden) if self.layout else (1, self.directions, BATCH, self.hidden)
@@ -160,63 +208,72 @@ def lstm(program: Program, node: Any, inputs: list[Value | None], attributes: di
     peep = (inputs + [None] * 8)[7]
     if peep is not None and peep.const is None:
         raise Unsupported("weights that are computed")
-    new_c, order, step = program.scratch(cell.shape), (0, 1, 2, 3), 4 * cell.width
+    new_c, order = program.scratch(cell.shape), (0, 1, 2, 3)
     for d in range(cell.directions):
-        z, h, c = cell.room(4), cell.of(cell.h, d), cell.of(old_c, d)
-        bias = cell.b[d][: 4 * cell.hidden] + cell.b[d][4 * cell.hidden :]
-        cell.multiply(z, cell.x, cell.bias(bias, order), cell.columns(cell.w[d], order))
-        cell.multiply(z, h, z, cell.columns(cell.r[d], order))
-        places = [("z", z), ("c", c), ("h_out", cell.of(cell.new_h, d)), ("c_out", cell.of(new_c, d))]
+        c, bias = cell.of(old_c, d), (cell.b[d][: 4 * cell.hidden] + cell.b[d][4 * cell.hidden :]).reshape(4, -1)
+        places = [("old_c", c), ("h_out", cell.of(cell.new_h, d)), ("c_out", cell.of(new_c, d))]
         if peep is not None and peep.const is not None:
-            places.append(("p", cell.bias(peep.const[d], (0, 1, 2))))
-        cell.lanes(*places)
-        gate_at = [f"load(z_at + j + {g * step})" for g in range(4)]
-        if peep is not None:
-            gate_at[0] += " + load(p_at + j) * old"
-            gate_at[2] += f" + load(p_at + j + {2 * step}) * old"
-        program.say(f"old = {cell.take('c', c)}", indent=3)
-        program.say(f"i = {cell.act(d, 0, gate_at[0])}", indent=3)
-        program.say(
-            "f = ONE() - i" if attributes.get("input_forget") else f"f = {cell.act(d, 0, gate_at[2])}", indent=3
-        )
-        program.say(f"g = {cell.act(d, 1, gate_at[3])}", "new = f * old + i * g", indent=3)
-        if peep is not None:
-            gate_at[1] += f" + load(p_at + j + {step}) * new"
-        program.say(f"o = {cell.act(d, 0, gate_at[1])}", indent=3)
-        name, alpha, beta = cell.functions[d * 3 + 2]
-        program.say(
-            "store(c_out_at + j, new)",
-            f"store(h_out_at + j, o * {activation(program, name, 'new', alpha, beta)})",
-            indent=3,
-        )
+            places.append(("peep", cell.bias(peep.const[d], (0, 1, 2))))
+
+        def body(z: list[str], d: int = d, c: Value = c) -> None:
+            seen = [f" + load(peep_at + j + {4 * cell.width * g}) * " if peep else "" for g in range(3)]
+            program.say(f"old = {cell.take('old_c', c)}", indent=3)
+            program.say(f"i = {cell.act(d, 0, z[0] + (seen[0] and seen[0] + 'old'))}", indent=3)
+            forget = (
+                "ONE() - i" if attributes.get("input_forget") else cell.act(d, 0, z[2] + (seen[2] and seen[2] + "old"))
+            )
+            program.say(f"f = {forget}", indent=3)
+            program.say(f"g = {cell.act(d, 1, z[3])}", "new = f * old + i * g", indent=3)
+            program.say(f"o = {cell.act(d, 0, z[1] + (seen[1] and seen[1] + 'new'))}", indent=3)
+            name, alpha, beta = cell.functions[d * 3 + 2]
+            program.say(
+                "store(c_out_at + j, new)",
+                f"store(h_out_at + j, o * {activation(program, name, 'new', alpha, beta)})",
+                indent=3,
+            )
+
+        cell.each_group("lstm", d, order, bias, places, body)
     return cell.outputs(node, cell.new_h, new_c)
 
 
 def gru(program: Program, node: Any, inputs: list[Value | None], attributes: dict[str, Any]) -> list[Value]:
     cell = Cell(program, inputs, attributes, 3, ("Sigmoid", "Tanh"))
-    size, step, after = cell.hidden, 4 * cell.width, attributes.get("linear_before_reset", 0)
+    if attributes.get("linear_before_reset", 0):
+        return _gru_reset_after(cell, node)
+    size, step = cell.hidden, 4 * cell.width
     for d in range(cell.directions):
         zr, xn, hn, h = cell.room(2), cell.room(1), cell.room(1), cell.of(cell.h, d)
-        w, r, wb, rb = cell.w[d], cell.r[d], cell.b[d][: 3 * size], cell.b[d][3 * size :]
-        cell.multiply(zr, cell.x, cell.bias(wb + rb, (0, 1)), cell.columns(w, (0, 1)))
+        w, r, bias = cell.w[d], cell.r[d], cell.b[d][: 3 * size] + cell.b[d][3 * size :]
+        cell.multiply(zr, cell.x, cell.bias(bias, (0, 1)), cell.columns(w, (0, 1)))
         cell.multiply(zr, h, zr, cell.columns(r, (0, 1)))
-        cell.multiply(xn, cell.x, cell.bias(wb if after else wb + rb, (2,)), cell.columns(w, (2,)))
-        if after:
-            cell.multiply(hn, h, cell.bias(rb, (2,)), cell.columns(r, (2,)))
-        else:
-            cell.lanes(("zr", zr), ("h", h), ("reset", hn))
-            program.say(
-                f"store(reset_at + j, {cell.act(d, 0, f'load(zr_at + j + {step})')} * {cell.take('h', h)})", indent=3
-            )
-            cell.multiply(xn, hn, xn, cell.columns(r, (2,)))
-        cell.lanes(("zr", zr), ("xn", xn), ("hn", hn), ("h", h), ("h_out", cell.of(cell.new_h, d)))
-        if after:
-            program.say(f"reset = {cell.act(d, 0, f'load(zr_at + j + {step})')}", indent=3)
+        cell.multiply(xn, cell.x, cell.bias(bias, (2,)), cell.columns(w, (2,)))
+        cell.lanes(("zr", zr), ("h_in", h), ("reset", hn))
+        reset = cell.act(d, 0, f"load(zr_at + j + {step})")
+        program.say(f"store(reset_at + j, {reset} * {cell.take('h_in', h)})", indent=3)
+        cell.multiply(xn, hn, xn, cell.columns(r, (2,)))
+        cell.lanes(("zr", zr), ("xn", xn), ("h_in", h), ("h_out", cell.of(cell.new_h, d)))
         program.say(f"update = {cell.act(d, 0, 'load(zr_at + j)')}", indent=3)
-        program.say(
-            f"new = {cell.act(d, 1, 'load(xn_at + j)' + (' + reset * load(hn_at + j)' if after else ''))}", indent=3
-        )
-        program.say(f"store(h_out_at + j, (ONE() - update) * new + update * {cell.take('h', h)})", indent=3)
+        program.say(f"new = {cell.act(d, 1, 'load(xn_at + j)')}", indent=3)
+        program.say(f"store(h_out_at + j, (ONE() - update) * new + update * {cell.take('h_in', h)})", indent=3)
+    return cell.outputs(node, cell.new_h)
+
+
+def _gru_reset_after(cell: Cell, node: Any) -> list[Value]:
+    """torch's and cuDNN's: the reset gate takes the product with the state, not the state."""
+    program = cell.program
+    for d in range(cell.directions):
+        h = cell.of(cell.h, d)
+        w_bias, r_bias = cell.b[d].reshape(2, 3, -1)
+        bias = [w_bias[0] + r_bias[0], w_bias[1] + r_bias[1], w_bias[2], r_bias[2]]
+
+        def body(z: list[str], d: int = d, h: Value = h) -> None:
+            program.say(f"reset = {cell.act(d, 0, z[1])}", indent=3)
+            program.say(f"update = {cell.act(d, 0, z[0])}", indent=3)
+            program.say(f"new = {cell.act(d, 1, f'{z[2]} + reset * {z[3]}')}", indent=3)
+            program.say(f"store(h_out_at + j, (ONE() - update) * new + update * {cell.take('h_old', h)})", indent=3)
+
+        places = [("h_old", h), ("h_out", cell.of(cell.new_h, d))]
+        cell.each_group("gru", d, (0, 1, 2, 2), bias, places, body)
     return cell.outputs(node, cell.new_h)
 
 

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.core.datamodel import models
-from numba.core.extending import intrinsic, overload, register_model
+from numba.core.extending import intrinsic, lower_builtin, register_model
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 
 LANES = 16
-_FLOAT, _I32, _I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+_FLOAT, _HALF, _I32, _I64 = ir.FloatType(), ir.HalfType(), ir.IntType(32), ir.IntType(64)
 _VECTOR = ir.VectorType(_FLOAT, LANES)
 _IVECTOR = ir.VectorType(_I32, LANES)
 
@@ -104,24 +105,6 @@ def _store_some(builder: Any, address: Any, value: Any, count: Any) -> None:
     _call(builder, "llvm.masked.store.v16f32.p0v16f32", ir.VoidType(), value, pointer, _I32(4), mask)
 
 
-def _times_power_of_two(builder: Any, value: Any, exponent: Any) -> Any:
-    """value * 2**exponent for integral exponents in [-126, 127], by building the float's bits."""
-    whole = builder.add(builder.fptosi(exponent, _IVECTOR), ir.Constant(_IVECTOR, [127] * LANES))
-    return builder.fmul(value, builder.bitcast(builder.shl(whole, ir.Constant(_IVECTOR, [23] * LANES)), _VECTOR))
-
-
-def _exponent(builder: Any, value: Any) -> Any:
-    """e of value = m * 2**e with m in [0.5, 1), for normal positive values."""
-    bits = builder.lshr(builder.bitcast(value, _IVECTOR), ir.Constant(_IVECTOR, [23] * LANES))
-    return builder.sitofp(builder.sub(bits, ir.Constant(_IVECTOR, [126] * LANES)), _VECTOR)
-
-
-def _mantissa(builder: Any, value: Any) -> Any:
-    """m of value = m * 2**e with m in [0.5, 1), for normal positive values."""
-    bits = builder.and_(builder.bitcast(value, _IVECTOR), ir.Constant(_IVECTOR, [0x007FFFFF] * LANES))
-    return builder.bitcast(builder.or_(bits, ir.Constant(_IVECTOR, [0x3F000000] * LANES)), _VECTOR)
-
-
 def _fold(combine: Callable[..., Any]) -> Callable[..., Any]:
     """Sixteen lanes to one: lane l with lane l + 8, then + 4, + 2, + 1."""
 
@@ -147,7 +130,6 @@ store = _instruction(_N, _store, _A, _V)
 load_some = _instruction(_V, _load_some, _A, _A, _F)
 store_some = _instruction(_N, _store_some, _A, _V, _A)
 splat = _instruction(_V, _splat, _F)
-first_lane = _instruction(_F, lambda builder, v: builder.extract_element(v, _I32(0)), _V)
 fold_add = _instruction(_F, _fold(_add), _V)
 fold_multiply = _instruction(_F, _fold(lambda builder, a, b: builder.fmul(a, b)), _V)
 fold_max = _instruction(_F, _fold(_maximum), _V)
@@ -160,27 +142,23 @@ vabs = _instruction(_V, lambda builder, a: _call(builder, "llvm.fabs.v16f32", _V
 vfloor = _instruction(_V, lambda builder, a: _call(builder, "llvm.floor.v16f32", _VECTOR, a), _V)
 vceil = _instruction(_V, lambda builder, a: _call(builder, "llvm.ceil.v16f32", _VECTOR, a), _V)
 vround = _instruction(_V, lambda builder, a: _call(builder, "llvm.rint.v16f32", _VECTOR, a), _V)
-vcopysign = _instruction(_V, lambda builder, a, b: _call(builder, "llvm.copysign.v16f32", _VECTOR, a, b), _V, _V)
 where_less = _instruction(
     _V, lambda builder, a, b, x, y: builder.select(builder.fcmp_ordered("<", a, b), x, y), _V, _V, _V, _V
 )
 keep = _instruction(
     _V, lambda builder, v, count, rest: builder.select(_mask(builder, count), v, _splat(builder, rest)), _V, _A, _F
 )
-times_power_of_two = _instruction(_V, _times_power_of_two, _V, _V)
-exponent = _instruction(_V, _exponent, _V)
-mantissa = _instruction(_V, _mantissa, _V)
 
 
 def _arithmetic(symbol: Callable[..., Any], name: str) -> None:
-    build = _instruction(_V, lambda builder, a, b: getattr(builder, name)(a, b), _V, _V)
+    """`symbol` of two vectors. Typed and lowered at once: numba's `overload` would compile a function for each."""
 
-    def implement(a, b):  # numba compares the two signatures, annotations included
-        if a == float32x16 and b == float32x16:
-            return lambda a, b: build(a, b)
-        return None
+    class Operator(AbstractTemplate):
+        def generic(self, args: Any, kws: Any) -> Any:
+            return signature(_V, _V, _V) if args == (_V, _V) else None
 
-    overload(symbol)(implement)
+    infer_global(symbol)(Operator)
+    lower_builtin(symbol, _V, _V)(lambda _context, builder, _signature, values: getattr(builder, name)(*values))
 
 
 _arithmetic(operator.add, "fadd")
@@ -216,29 +194,55 @@ def _scalar_access(kind: Any, llvm: Any, stored: Any = None) -> tuple[Any, Any]:
 
 
 get_float32, set_float32 = _scalar_access(types.float32, _FLOAT)
-get_int64, _set_int64 = _scalar_access(types.int64, _I64)
-get_int32, _set_int32 = _scalar_access(types.int32, _I32)
+get_float64, set_float64 = _scalar_access(types.float64, ir.DoubleType())
+get_int64, set_int64 = _scalar_access(types.int64, _I64)
+get_int32 = _scalar_access(types.int32, _I32)[0]
+get_float16 = _instruction(_F, lambda b, a: b.fpext(b.load(_pointer(b, a, _HALF), align=1), _FLOAT), _A)
+set_float16 = _instruction(_N, lambda b, a, v: _write(b, a, b.fptrunc(v, _HALF)), _A, _F)
+get_int8, get_uint8 = (_scalar_access(kind, ir.IntType(8))[0] for kind in (types.int8, types.uint8))
 get_bool, set_bool = _scalar_access(types.boolean, ir.IntType(1), ir.IntType(8))
 
 
-@njit
-def set_int64(address, value):
-    _set_int64(address, np.int64(value))
+def _set_low(size: int) -> Any:
+    """A store of the low bits of an integer."""
+    kind = ir.IntType(size)
+    return _instruction(
+        _N, lambda builder, address, v: _write(builder, address, builder.trunc(v, kind)), _A, types.int64
+    )
 
 
-@intrinsic
-def set_int32(typingctx, address, value):
-    """Stores the low 32 bits of an integer."""
+def _write(builder: Any, address: Any, value: Any) -> None:
+    builder.store(value, _pointer(builder, address, value.type), align=1)
 
-    def codegen(context: Any, builder: Any, signature: Any, values: Sequence[Any]) -> Any:
-        builder.store(
-            context.cast(builder, values[1], signature.args[1], types.int32),
-            _pointer(builder, values[0], _I32),
-            align=1,
-        )
-        return context.get_dummy_value()
 
-    return types.void(address, value), codegen
+set_int32, set_int8 = _set_low(32), _set_low(8)
+set_uint8 = set_int8
+
+
+def _divide(name: str, by_minus_one: Callable[[Any, Any], Any]) -> Any:
+    """Division as in C, which traps on no operands: by zero it gives zero, by minus one what wraps around."""
+
+    def build(b: Any, x: Any, y: Any) -> Any:
+        zero, minus_one = b.icmp_signed("==", y, _I64(0)), b.icmp_signed("==", y, _I64(-1))
+        result = getattr(b, name)(x, b.select(b.or_(zero, minus_one), _I64(1), y))
+        result = b.select(minus_one, by_minus_one(b, x), result)
+        return b.select(zero, _I64(0), result)
+
+    return _instruction(types.int64, build, types.int64, types.int64)
+
+
+quotient = _divide("sdiv", lambda b, x: b.neg(x))
+remainder = _divide("srem", lambda b, x: _I64(0))
+
+
+def _modulo(b: Any, rest: Any, y: Any) -> Any:
+    """A remainder with the sign of the divisor."""
+    turned = b.and_(b.icmp_signed("!=", rest, _I64(0)), b.icmp_signed("<", b.xor(rest, y), _I64(0)))
+    return b.select(turned, b.add(rest, y), rest)
+
+
+signed_as_divisor = _instruction(types.int64, _modulo, types.int64, types.int64)
+float_remainder = _instruction(_F, lambda b, x, y: b.frem(x, y), _F, _F)
 
 
 @intrinsic

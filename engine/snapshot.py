@@ -10,9 +10,11 @@ import numpy as np
 
 from .arena import Arena, Key
 from .errors import CheckpointError, SnapshotError, UndertowError
+from .layout import FRAMES
 
 _VERSION = b"\x01\x00"
 _DIGEST_BYTES = 16
+MAX_FRAMES = 2**62
 _SNAPSHOT, _CHECKPOINT = b"UTSN", b"UTCK"
 
 
@@ -42,16 +44,17 @@ def unpack_snapshot(arena: Arena, fingerprint: bytes, key: Key, blob: bytes) -> 
         raise SnapshotError(
             f"stream {key!r}: the snapshot's row has {len(found.row)} bytes, expected {arena.layout.row_bytes}"
         )
-    return np.frombuffer(found.row, np.uint8)
+    row = np.frombuffer(found.row, np.uint8)
+    _possible(row[None], f"stream {key!r}", SnapshotError)
+    return row
 
 
 def write_checkpoint(arena: Arena, fingerprint: bytes, path: str | os.PathLike[str]) -> None:
     """Every resident stream in one file, written in one move and synced to the disk."""
     path = Path(path)
-    slots = np.fromiter(arena.index.values(), np.int64, len(arena.index))
-    keys: list[Any] = [
-        (k,) if isinstance(k, bytes) else int(k) if isinstance(k, np.integer) else k for k in arena.index
-    ]
+    residents = arena.index.items()
+    keys: list[Any] = [(key,) if isinstance(key, bytes) else key for key, _ in residents]
+    slots = np.array([slot for _, slot in residents], np.int64)
     data = _seal(_CHECKPOINT, _Checkpoint(fingerprint, _states(arena), keys, arena.rows[slots].tobytes()))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("wb") as file:
@@ -74,7 +77,18 @@ def read_checkpoint(arena: Arena, fingerprint: bytes, path: str | os.PathLike[st
         raise CheckpointError(
             f"{path}: {len(keys)} keys and {len(found.rows)} bytes of rows of {arena.layout.row_bytes} do not fit"
         )
-    return keys, np.frombuffer(found.rows, np.uint8).reshape(len(keys), arena.layout.row_bytes)
+    rows = np.frombuffer(found.rows, np.uint8).reshape(len(keys), arena.layout.row_bytes)
+    _possible(rows, str(path), CheckpointError)
+    return keys, rows
+
+
+def _possible(rows: np.ndarray, where: str, error: type[UndertowError]) -> None:
+    """The counts of frames, which address buffered frames, are those of some stream."""
+    seen = np.ascontiguousarray(rows[:, FRAMES : FRAMES + 8]).view(np.int64)
+    if ((seen < 0) | (seen >= MAX_FRAMES)).any():
+        raise error(
+            f"{where}: a stream has seen {int(seen.min())} .. {int(seen.max())} frames, expected 0 .. {MAX_FRAMES}"
+        )
 
 
 def _states(arena: Arena) -> list[tuple[str, list[int], str]]:

@@ -2,6 +2,7 @@
 
 from .step_graph import StepGraph
 from .tracked import BATCH, BATCH_TIME, FEATURE, TIME, TIME_BATCH, Frames, Labels, Node, Shapes, step_shape
+from .worlds import SIZES
 
 _MERGED: dict[Labels, str] = {(BATCH, TIME): BATCH_TIME, (TIME, BATCH): TIME_BATCH}
 _PARTED = {merged: parts for parts, merged in _MERGED.items()}
@@ -80,8 +81,6 @@ def _relabelled(
 
 def _parts_match(before: list[tuple[int, ...]], after: list[tuple[int, ...]], places: list[int], merged: str) -> bool:
     """Whether a merged axis parts into batch and time in the order in which it was merged."""
-    from .worlds import SIZES
-
     sizes = {BATCH: tuple(b for b, _ in SIZES), TIME: tuple(t for _, t in SIZES)}
     return all(after[place] == sizes[label] for place, label in zip(places, _PARTED[merged], strict=True))
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from ..engine.errors import ExportError
 from .nn import OverTime
+from .recurrent_rule import LAYER_KEY
 
 op: Any = onnxscript.opset18  # its annotations are of graphs that are traced, not of what a call gives here
-LAYER_KEY = "undertow.layer"
 
 # torch stacks the gates of LSTM as i, f, g, o and of GRU as r, z, n; ONNX as i, o, f, c and as z, r, h.
 GATES = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn_tanh": (0,), "rnn_relu": (0,)}

@@ -9,12 +9,12 @@ from .step_graph import StepGraph
 from .tracked import BATCH, FEATURE, TIME, Final, Frames, Known, Node, Tensor, uniform
 
 _NAMES = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
-_LAYER_KEY = "undertow.layer"
+LAYER_KEY = "undertow.layer"
 
 
 def recurrent(node: Node, step: StepGraph) -> Sequence[Tensor]:
     """The layer over one frame, from the state inputs `<layer>.h` (and `<layer>.c`) to `<layer>.h_next`."""
-    layer = next((p.value for p in node.proto.metadata_props if p.key == _LAYER_KEY), node.proto.name or node.hint)
+    layer = next((p.value for p in node.proto.metadata_props if p.key == LAYER_KEY), node.proto.name or node.hint)
     x = _checked(node, layer)
     states = ("h", "c") if node.op == "LSTM" else ("h",)
     names = [step.state(f"{layer}.{s}", _initial(node, 5 + i)) for i, s in enumerate(states)]

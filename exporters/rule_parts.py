@@ -7,23 +7,13 @@ import numpy as np
 import onnx
 
 from .step_graph import StepGraph
-from .tracked import (
-    BATCH,
-    FEATURE,
-    TIME,
-    Frames,
-    Known,
-    Labels,
-    Node,
-    Tensor,
-    one_time_axis,
-    uniform,
-)
+from .tracked import BATCH, FEATURE, TIME, Frames, Known, Labels, Node, Tensor, one_time_axis, uniform
 
 Rule = Callable[[Node, StepGraph], Sequence[Tensor]]
 
 
 def attributes_of(node: Node, *without: str) -> dict[str, Any]:
+    """The node's attributes by name, as Python has them, but for those `without` names."""
     found = {a.name: onnx.helper.get_attribute_value(a) for a in node.proto.attribute if a.name not in without}
     return {name: value for name, value in found.items() if not name.startswith("_")}
 
@@ -41,7 +31,7 @@ def broadcast(node: Node, step: StepGraph, operands: Sequence[Tensor | None]) ->
     arrays = {i: uniform(node, v) for i, v in enumerate(operands) if isinstance(v, Known)}
     each = [v.labels if isinstance(v, Frames) else arrays[i][1] if i in arrays else () for i, v in enumerate(operands)]
     rank = max(len(labels) for labels in each)
-    columns = zip(*([FEATURE] * (rank - len(labels)) + list(labels) for labels in each), strict=True)
+    columns = zip(*(padded(labels, rank) for labels in each), strict=True)
     merged = []
     for column in columns:
         found = {label for label in column if label != FEATURE}
@@ -99,4 +89,5 @@ def selected_axis(node: Node, x: Frames, axis: int) -> int:
 
 
 def padded(labels: Labels, rank: int) -> list[str]:
+    """The labels with feature axes in front, as broadcasting adds them."""
     return [FEATURE] * (rank - len(labels)) + list(labels)

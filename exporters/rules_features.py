@@ -4,12 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .rule_parts import (
-    Rule,
-    attributes_of,
-    constants,
-    plain_axis,
-)
+from .rule_parts import Rule, attributes_of, constants, plain_axis
 from .step_graph import StepGraph
 from .tracked import TIME, Frames, Node, Tensor, step_axis
 

@@ -2,10 +2,7 @@
 
 from collections.abc import Sequence
 
-from .rule_parts import (
-    attributes_of,
-    broadcast,
-)
+from .rule_parts import attributes_of, broadcast
 from .step_graph import StepGraph
 from .tracked import Frames, Node, Tensor
 

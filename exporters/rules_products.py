@@ -4,14 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .rule_parts import (
-    attributes_of,
-    constants,
-    labelled,
-    padded,
-    plain_axis,
-    without_time,
-)
+from .rule_parts import attributes_of, constants, labelled, padded, plain_axis, without_time
 from .step_graph import StepGraph
 from .tracked import BATCH, FEATURE, TIME, Frames, Known, Labels, Node, Tensor, one_time_axis, step_shape, uniform
 

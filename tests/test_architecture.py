@@ -1,6 +1,8 @@
 """The arrows of the house: who may import whom."""
 
 import ast
+import resource
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -31,23 +33,34 @@ def sources(folder: str) -> list[Path]:
     return sorted((ROOT / folder).rglob("*.py"))
 
 
-def imports(path: Path) -> Iterator[tuple[int, str]]:
-    """Level (0 is absolute) and dotted name of every import of a file, those inside of functions included."""
-    for node in ast.walk(ast.parse(path.read_text())):
+def imports(source: str) -> Iterator[tuple[int, str]]:
+    """Level (0 is absolute) and dotted name of every import of a file, those in functions and by import_module included."""
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from ((0, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.level, node.module
         elif isinstance(node, ast.ImportFrom):
             yield from ((node.level, alias.name) for alias in node.names)
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            called, name = ast.unparse(node.func).split(".")[-1], node.args[0].value
+            if called in ("import_module", "__import__", "find_spec") and isinstance(name, str):
+                yield len(name) - len(name.lstrip(".")), name.lstrip(".")
+
+
+def test_imports_are_found_however_they_are_written() -> None:
+    """What the arrows are checked on: every way to import, at any depth."""
+    source = "import a.b\ndef f():\n    from ..c import d\n    from . import e\n    import_module('g')\n    importlib.import_module('.h')"
+    assert set(imports(source)) == {(0, "a.b"), (2, "c"), (1, "e"), (0, "g"), (1, "h")}
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_arrows(folder: str) -> None:
     """A folder imports from itself and from what lies below it, always relatively."""
+    assert sources(folder), f"{folder}/ has no module: the arrows would hold of nothing"
     for path in sources(folder):
         depth = len(path.relative_to(ROOT / folder).parts)  # 1: a file of the folder itself
-        for level, name in imports(path):
+        for level, name in imports(path.read_text()):
             where, first = f"{path.relative_to(ROOT)} imports {'.' * level}{name}", name.split(".")[0]
             if level == 0:
                 assert first != "undertow", f"{where}: inside the product imports are relative"
@@ -62,7 +75,7 @@ def test_arrows(folder: str) -> None:
 def test_foreign_packages(folder: str) -> None:
     """torch only in exporters, Kafka only in connectors, and neither asyncio nor anything of them in the engine."""
     for path in sources(folder):
-        for level, name in imports(path):
+        for level, name in imports(path.read_text()):
             if level == 0:
                 assert name.split(".")[0] not in FORBIDDEN[folder], f"{path.relative_to(ROOT)} imports {name}"
 
@@ -76,20 +89,48 @@ def test_only_the_outside_is_async(folder: str) -> None:
 
 
 def modules_after(statement: str) -> set[str]:
+    """Top-level names of the modules that a fresh interpreter has loaded after the statement."""
     code = f"import sys\n{statement}\nprint(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    return {name.split(".")[0] for name in done.stdout.split()}
+    return {name.split(".")[0] for name in done.stdout.splitlines()[-1].split()}
 
 
-def test_import_is_light() -> None:
-    """`import undertow` loads neither torch, nor Kafka, nor the compiler, nor ONNX Runtime."""
-    heavy = TORCH | KAFKA | {"numba", "llvmlite", "onnx", "onnxruntime", "numpy"}
-    assert not modules_after("import undertow") & heavy
+HELP = "from undertow.cli import command; command(['--help'], standalone_mode=False)"
+
+
+@pytest.mark.parametrize("statement", ["import undertow", "import undertow; undertow.BatchError", HELP])
+def test_import_is_light(statement: str) -> None:
+    """`import undertow`, an error class and `undertow --help` load no torch, Kafka, asyncio, compiler, ONNX or NumPy."""
+    heavy = TORCH | KAFKA | ASYNC | {"numba", "llvmlite", "onnx", "onnxruntime", "numpy", "rich"}
+    assert not modules_after(statement) & heavy
+
+
+def test_help_takes_less_than_a_third_of_a_second() -> None:
+    """`undertow --help`: processor time of a process of its own, the median of three, which other work does not add to."""
+    taken = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(
+            [Path(sys.executable).with_name("undertow"), "--help"], capture_output=True, check=True, timeout=60
+        )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert statistics.median(taken) < 0.3
 
 
 def test_engine_needs_no_exporter() -> None:
-    """A script that only runs a model never loads torch."""
-    assert not modules_after("import undertow; undertow.Engine; undertow.BatchError") & (TORCH | KAFKA)
+    """A script that only runs a model never loads torch, Kafka or asyncio."""
+    assert not modules_after("import undertow; undertow.Engine; undertow.BatchError") & (TORCH | KAFKA | ASYNC)
+
+
+@pytest.mark.parametrize(("backend", "other"), [("numba", "onnxruntime"), ("ort", "numba")])
+def test_a_backend_loads_its_own_library_alone(backend: str, other: str) -> None:
+    """An engine that makes a stream and steps it on one backend never loads the other's library."""
+    model = ROOT / "api" / "excerpt" / "activity.onnx"
+    step = f"e = undertow.Engine({str(model)!r}, backend={backend!r}); e.stream(1).step([0.0] * 6)"
+    loaded = modules_after(f"import undertow; {step}")
+    assert "onnx" in loaded
+    assert not loaded & {other, *TORCH, *KAFKA, *ASYNC}
 
 
 def test_every_name_of_the_face_exists() -> None:

@@ -156,8 +156,8 @@ def by_step(engine: Engine, chunk: dict[str, np.ndarray]) -> Any:
         keys = [*(f"other {t} {i}" if i else "steady" for i in range(others)), "s"]
         values, ready = engine.step(keys, bare(spec, batch))
         named = values if isinstance(values, dict) else {"": values}
-        if ready[-1]:
-            last = {n: v[-1] if spec.outputs_per_step > 1 else v[-1:] for n, v in named.items()}
+        if ready[-1].any():
+            last = {n: v[-1][ready[-1]] if spec.outputs_per_step > 1 else v[-1:] for n, v in named.items()}
             parts.append(last if isinstance(values, dict) else last[""])
         for key in keys[:-1]:
             if key != "steady":

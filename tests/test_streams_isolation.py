@@ -226,7 +226,8 @@ def test_bad_frames_in_a_batch(name: str, backend: str) -> None:
     assert {k: type(e) for k, e in caught.value.errors.items()} == {"b": FrameError, "d": FrameError}
     values, ready = caught.value.result
     expected, expected_ready = twin.step(["a", "c"], x[3][good])
-    assert ready.tolist() == [expected_ready[0], False, expected_ready[1], False]
+    assert ready[good].tolist() == expected_ready.tolist()
+    assert not ready[[1, 3]].any()
     same(backend, values[good], expected)
     assert values.shape == (4, *expected.shape[1:])
     assert {k: engine.snapshot(k) for k in before} == before
@@ -365,7 +366,7 @@ def test_expiry_frees_slots(backend: str) -> None:
         assert engine.expire() == []
     now[0] += 2 * SECOND
     engine.push_many(dict.fromkeys(range(3), x))
-    assert engine.keys() == [0, 1, 2]
+    assert sorted(engine.keys()) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -519,12 +520,12 @@ class Life(RuleBasedStateMachine):
         for i, key in enumerate(chosen):
             if key in errors:
                 assert isinstance(errors[key], FrameError if i == bad else ArenaFullError)
-                assert not ready[i]
+                assert not ready[i].any()
                 continue
             expected = self.naive.push(key, chunk[i : i + 1])
             self.active[key] = self.now
-            assert ready[i] == bool(len(expected))
-            if ready[i]:
+            assert ready[i].sum() == len(expected)
+            if len(expected):
                 got = values[i][-len(expected) :] if self.engine.spec.outputs_per_step > 1 else values[i : i + 1]
                 assert_close(got, expected)
 

@@ -1,0 +1,145 @@
+"""What a pipeline file says. Every table refuses keys that it does not know."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from ..engine.errors import ConfigError
+from .files_config import CodecConfig, FilesSinkConfig, FilesSourceConfig, StdinConfig, StdoutConfig
+from .toml_file import read_toml
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Text = Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A table of the pipeline file."""
+
+
+class Model(Table, frozen=True, kw_only=True):
+    """[model] as in `Engine`; path is relative to the pipeline file."""
+
+    path: Text
+    backend: Literal["auto", "numba", "ort"] = "auto"
+    providers: list[str] | None = None
+    max_streams: Count = 4096
+    threads: Count = 1
+
+
+class Policy(Table, frozen=True, kw_only=True):
+    """[policy]
+
+    bad_record: a record that cannot be stepped ends the run, or goes to the dead letters with the reason.
+    gap: what a record means whose `seq` is not the next frame's: it is bad; the stream starts anew with it; or up to
+    max_gap_frames missing frames are stepped as zeros. Below the next frame's, frames are dropped and counted ("reset",
+    "zero") or make the record bad ("error").
+    idle_timeout_s: of event time; a stream without a record for longer is flushed and forgotten.
+    """
+
+    bad_record: Literal["stop", "dead-letter"] = "stop"
+    gap: Literal["error", "reset", "zero"] = "error"
+    max_gap_frames: Count = 10_000
+    idle_timeout_s: Seconds | None = None
+
+
+class RawDecode(Table, frozen=True, kw_only=True, tag_field="type", tag="raw"):
+    """[decode] type = "raw": the outputs by name, as they are."""
+
+
+class LabelsDecode(Table, frozen=True, kw_only=True, tag_field="type", tag="labels"):
+    """[decode] type = "labels": the likeliest label over the last axis and its probability.
+
+    output: which one, where the model has several. labels: in place of the artifact's. scores: what the output holds.
+    """
+
+    output: Text | None = None
+    labels: list[str] | None = None
+    scores: Literal["logits", "log-probabilities", "probabilities"] = "logits"
+
+
+class MemorySourceConfig(Table, frozen=True, kw_only=True, tag_field="type", tag="memory"):
+    """[source] type = "memory": the program gives it. codec: of payloads that are bytes."""
+
+    codec: CodecConfig | None = None
+
+
+class MemorySinkConfig(Table, frozen=True, kw_only=True, tag_field="type", tag="memory"):
+    """[sink] type = "memory": the program gives it."""
+
+
+class Delivery(Table, frozen=True, kw_only=True):
+    """[delivery]; see the README for what each guarantee gives."""
+
+    guarantee: Literal["exactly-once", "at-least-once"] = "exactly-once"
+    commit_interval_s: Seconds = 0.1
+    checkpoint_interval_s: Seconds = 30.0
+
+
+class StoreConfig(Table, frozen=True, kw_only=True):
+    """[store]; path: the folder of the local store, `<name>.state` beside the pipeline file if not given."""
+
+    path: Text | None = None
+
+
+class DeadLetterConfig(Table, frozen=True, kw_only=True):
+    """[dead_letters]; path: a file of JSON Lines."""
+
+    path: Text
+
+
+class Pipeline(Table, frozen=True, kw_only=True):
+    """A pipeline file. folder: where its relative paths begin; not a key of the file."""
+
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")]
+    model: Model
+    source: FilesSourceConfig | StdinConfig | MemorySourceConfig
+    sink: FilesSinkConfig | StdoutConfig | MemorySinkConfig
+    policy: Policy = Policy()
+    decode: RawDecode | LabelsDecode = RawDecode()
+    delivery: Delivery = Delivery()
+    store: StoreConfig = StoreConfig()
+    dead_letters: DeadLetterConfig | None = None
+
+
+class PlacedPipeline(msgspec.Struct, frozen=True):
+    """A pipeline together with the folder that its relative paths begin in."""
+
+    pipeline: Pipeline
+    folder: Path
+    file: str = "pipeline"
+
+    def path(self, given: str) -> Path:
+        return self.folder / Path(given).expanduser()
+
+    @property
+    def store_path(self) -> Path:
+        return self.path(self.pipeline.store.path or f"{self.pipeline.name}.state")
+
+
+def read_pipeline(path: str | os.PathLike[str], environ: Mapping[str, str] | None = None) -> PlacedPipeline:
+    """The pipeline file at `path`. Raises ConfigError: the table and key, what was got, what is allowed."""
+    path = Path(path)
+    pipeline = read_toml(path, Pipeline, os.environ if environ is None else environ)
+    placed = PlacedPipeline(pipeline, path.absolute().parent, path.name)
+    check_pipeline(placed)
+    return placed
+
+
+def check_pipeline(placed: PlacedPipeline) -> None:
+    """Refuses tables that do not fit each other. Raises ConfigError."""
+    pipeline, where = placed.pipeline, placed.file
+    if pipeline.policy.bad_record == "dead-letter" and pipeline.dead_letters is None:
+        raise ConfigError(
+            f"{where}: [policy] bad_record is 'dead-letter' and there is no table [dead_letters]; add it, with a path"
+        )
+    if pipeline.policy.bad_record == "stop" and pipeline.dead_letters is not None:
+        raise ConfigError(
+            f"{where}: [dead_letters] is given and [policy] bad_record is 'stop', so nothing would go there; "
+            'set bad_record = "dead-letter" or leave the table out'
+        )
+    if pipeline.model.providers and pipeline.model.backend == "numba":
+        raise ConfigError(f"{where}: [model] providers are for ONNX Runtime, backend is 'numba'; use 'ort' or 'auto'")

@@ -1,0 +1,106 @@
+"""From keys to slots: an open-addressed table, about 30 bytes a stream beside the key itself."""
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numba import types
+
+from . import kernels
+from .cache import load_static
+from .errors import StreamError
+
+Key = str | bytes | int
+
+_INDEX, _SLOTS, _MARKS, _I64 = types.int64[::1], types.int64[::1], types.int32[::1], types.int64
+_SIGNATURES = {
+    "find": [(_INDEX, _I64, _SLOTS)],
+    "insert": [(_INDEX, _I64, _I64)],
+    "erase": [(_INDEX, _I64)],
+    "move": [(_INDEX, _I64, _I64)],
+    "distinct": [(_SLOTS, _MARKS, _I64)],
+    "finite": [(types.float32[::1],)],
+}
+_SMALLEST = 64
+
+
+@cache
+def compiled() -> Any:
+    """The loops of `kernels`, compiled once a process."""
+    return load_static([getattr(kernels, name) for name in _SIGNATURES], _SIGNATURES)
+
+
+class KeyIndex:
+    """The slots of up to `max_streams` keys. Strings, bytes and numbers that look alike are different keys."""
+
+    def __init__(self, max_streams: int):
+        self._do = compiled()
+        self._keys: list[Key | None] = []
+        self._hashes = np.empty(max_streams, np.int64)
+        self._marks = np.zeros(max_streams, np.int32)
+        self._stamp = 0
+        self._count = 0
+        self._index = np.zeros(5, np.int64)
+        self._index[1:3] = self._hashes.ctypes.data, id(self._keys)
+        self._room(_SMALLEST)
+
+    def _room(self, size: int) -> None:
+        self._table = np.full(size, -1, np.int32)
+        self._index[0], self._index[3:] = self._table.ctypes.data, (size - 1, 65 - size.bit_length())
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __contains__(self, key: object) -> bool:
+        return self.get(key) >= 0
+
+    def __iter__(self) -> Iterator[Key]:
+        return (key for key in self._keys if key is not None)
+
+    def get(self, key: Any) -> int:
+        """The key's slot, -1 where not resident."""
+        return max(-1, int(self.find([key])[0]))
+
+    def find(self, keys: list[Any]) -> np.ndarray:
+        """Slots of the keys, int64; negative where not resident, or where the object cannot be a key."""
+        slots = np.empty(len(keys), np.int64)
+        self._do.find(self._index, id(keys), slots)
+        return slots
+
+    def distinct(self, slots: np.ndarray) -> bool:
+        """Whether none of the slots, which must not be negative, comes twice."""
+        self._stamp = self._stamp + 1
+        if self._stamp == 2**31:
+            self._marks[:], self._stamp = 0, 1
+        return self._do.distinct(slots, self._marks, self._stamp)
+
+    def add(self, key: Key, slot: int) -> None:
+        """Gives a key, which is not resident, a slot."""
+        if self._count * 8 >= len(self._table) * 5:
+            old = self._table
+            self._room(2 * len(old))
+            self._do.move(self._index, old.ctypes.data, len(old))
+        if slot == len(self._keys):
+            self._keys.append(key)
+        else:
+            self._keys[slot] = key
+        self._do.insert(self._index, slot, hash(key))
+        self._count += 1
+
+    def remove(self, slot: int) -> None:
+        """Forgets the key of a slot."""
+        self._do.erase(self._index, slot)
+        self._keys[slot] = None
+        self._count -= 1
+
+    def key(self, slot: int) -> Key:
+        """The key of a slot that is in use."""
+        key = self._keys[slot]
+        if key is None:
+            raise StreamError(f"slot {slot} is free")
+        return key
+
+    def items(self) -> list[tuple[Key, int]]:
+        """Each resident key with its slot, by slot."""
+        return [(key, slot) for slot, key in enumerate(self._keys) if key is not None]

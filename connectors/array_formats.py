@@ -4,6 +4,7 @@ Records are cut at multiples of `chunk` from the file's beginning, wherever read
 into memory: a mapped file that is cut while it is read ends the process.
 """
 
+import math
 from collections.abc import Generator, Iterator
 from fractions import Fraction
 from typing import Any, BinaryIO
@@ -145,7 +146,7 @@ class WavFormat:
                 + (f" or {width}" if width > 1 else "")
             )
         samples = width if channels == 1 else 1
-        if self.rate_hz is not None and self.rate_hz * samples != sound.samplerate:
+        if self.rate_hz is not None and not math.isclose(self.rate_hz * samples, sound.samplerate, rel_tol=1e-9):
             raise ConnectorError(
                 f"{file.path}: has {sound.samplerate} samples a second, the model {self.rate_hz * samples:g} "
                 f"({self.rate_hz:g} frames of {samples}); resample the file, e.g. with sox or ffmpeg"

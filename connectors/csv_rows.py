@@ -14,6 +14,7 @@ from .files_config import FilesSourceConfig, TimeUnit
 from .lines import Line
 from .times import parse_time_ns
 
+_SAFE = {d: float(np.finfo(d).max) / 2 for d in ("float16", "float32", "float64")}  # surely finite after rounding
 _BOOLS = {"0": False, "1": True, "false": False, "true": True}
 
 
@@ -126,8 +127,11 @@ def _numbers(texts: Sequence[str], tensor: TensorSpec) -> np.ndarray:
             return np.array([int(t) for t in texts], tensor.dtype)
     except (ValueError, OverflowError) as error:
         raise CodecError(f"input '{tensor.name}': not {tensor.dtype}: {error}") from error
+    values, safe = [float(t) for t in texts], _SAFE[tensor.dtype]
+    if all(-safe < v < safe for v in values):
+        return np.array(values, tensor.dtype)
     with np.errstate(over="ignore"):
-        array = np.array([float(t) for t in texts], np.float64).astype(tensor.dtype)
+        array = np.array(values, np.float64).astype(tensor.dtype)
     if not np.isfinite(array).all():
         bad = texts[int(np.argmin(np.isfinite(array)))]
         raise CodecError(f"input '{tensor.name}': {bad!r:.80} is not a finite {tensor.dtype}")

@@ -23,7 +23,7 @@ class InputFile:
 
     @property
     def key(self) -> str:
-        return self.name.removesuffix(Path(self.name).suffix)
+        return os.path.splitext(self.name)[0]
 
     def state(self) -> State:
         """Size, time of the last change and inode: what must stay as it is while the file is read. Raises ConnectorError."""

@@ -59,7 +59,8 @@ def told(record: Record) -> tuple[Any, ...]:
 
 def frames(records: Sequence[Record], key: Any = None) -> np.ndarray:
     """The frames of the records end to end, of one stream or of all."""
-    return np.concatenate([next(iter(r.value.values())) for r in records if r.value and key in (None, r.key)])
+    parts = [r.value for r in records if isinstance(r.value, Mapping) and key in (None, r.key)]
+    return np.concatenate([next(iter(arrays.values())) for arrays in parts])
 
 
 def reasons(records: Sequence[Record]) -> list[str]:

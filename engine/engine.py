@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from os import PathLike
 from typing import Any
 
@@ -14,6 +14,7 @@ from .artifact import Artifact, read_artifact
 from .backends import choose_backends
 from .errors import ArenaFullError, BatchError, CheckpointError, StreamError, UndertowError
 from .frames import Intake
+from .kernels import KNOWN, NO_KEY, TWICE
 from .snapshot import read_checkpoint, snapshot, unpack_snapshot, write_checkpoint
 from .stream import Stream
 
@@ -61,7 +62,7 @@ class Engine:
         self._clock, self._on_expire = clock, on_expire
         self._idle_ns = None if idle_timeout_s is None else int(idle_timeout_s * 1e9)
         self._next_sweep, self._expiring = 0, False
-        self._first, self._ones = np.arange(0), np.ones(0, np.int64)
+        self._first, self._ones, self._ready = np.arange(0), np.ones(0, np.int64), np.ones(0, np.bool_)
         self._delay_rows = -(-self.spec.delay * self.spec.outputs_per_step // self.spec.frames_per_step)
 
     # ---------------------------------------------------------------------------------------------- what is there
@@ -100,11 +101,12 @@ class Engine:
         with self._lock:
             now = self._tick()
             inputs = self._intake.batch(frames, len(given))
-            slots = self._arena.index.find(given)
+            slots, found = self._arena.index.find(given)
             errors: dict[Key, UndertowError] = {}
             if not self._intake.fit(inputs):
                 errors = self._intake.bad_rows(inputs, given)
-            slots, errors = self._slots(given, slots, now, errors)
+            if found != KNOWN or errors:
+                self._settle(given, slots, found, now, errors)
             if errors:
                 inputs = [x[slots >= 0] for x in inputs]
             outputs, counts = self._advance(
@@ -134,7 +136,10 @@ class Engine:
             arrays, errors = self._intake.chunks(chunks)
             if errors:
                 keys = [k for k in keys if k not in errors]
-            slots, more = self._slots(keys, self._arena.index.find(keys), now, {})
+            slots, found = self._arena.index.find(keys)
+            more: dict[Key, UndertowError] = {}
+            if found != KNOWN:
+                self._settle(keys, slots, found, now, more)
             if more:
                 errors.update(more)
                 good = slots >= 0
@@ -269,21 +274,22 @@ class Engine:
         """So many ones."""
         if count > len(self._ones):
             self._first, self._ones = np.arange(2 * count), np.ones(2 * count, np.int64)
+            self._ready = np.ones(2 * count, np.bool_)
         return self._ones[:count]
 
-    def _slots(
-        self, keys: list[Key], slots: np.ndarray, now: int, errors: dict[Key, UndertowError]
-    ) -> tuple[np.ndarray, dict[Key, UndertowError]]:
-        """The slot of each key, -1 for those with an error; unknown streams, negative in `slots`, are opened."""
-        unknown = len(slots) and slots.min() < 0
-        if not self._arena.index.distinct(slots[slots >= 0] if unknown else slots) or (
-            unknown and len(set(keys)) < len(keys)
-        ):
+    def _settle(
+        self, keys: list[Key], slots: np.ndarray, found: int, now: int, errors: dict[Key, UndertowError]
+    ) -> None:
+        """Opens the unknown streams, gives slots to them and takes them from those with an error; adds the new errors."""
+        for key in keys if found == NO_KEY else ():
+            if not isinstance(key, Hashable):
+                raise StreamError(f"stream key {key!r} is {type(key).__name__}; expected str, bytes or int")
+        if found == TWICE or len(set(keys)) < len(keys):
             twice = next(k for k, count in Counter(keys).items() if count > 1)
             raise StreamError(
                 f"stream {twice!r} is named twice in one batch; a batch takes one frame of each stream, use push for several"
             )
-        for i in np.flatnonzero(slots < 0).tolist() if unknown else ():
+        for i in np.flatnonzero(slots < 0).tolist():
             if keys[i] not in errors:
                 try:
                     slots[i] = self._arena.open(keys[i], now)
@@ -291,7 +297,6 @@ class Engine:
                     errors[keys[i]] = error
         if errors:
             slots[[i for i, k in enumerate(keys) if k in errors]] = -1
-        return slots, errors
 
     def _advance(
         self, slots: np.ndarray, counts: np.ndarray, inputs: list[np.ndarray], now: int
@@ -329,7 +334,7 @@ class Engine:
         """Outputs at their streams' places in the batch, zeros where nothing is ready; and what is ready."""
         m, batch = self.spec.outputs_per_step, len(slots)
         if m == 1 and len(outputs[0]) == batch:
-            return outputs, np.ones(batch, np.bool_)
+            return outputs, self._ready[:batch].copy()
         each = np.zeros(batch, np.int64)
         each[slots >= 0] = counts
         ready = np.arange(m) >= m - each[:, None]  # what the delay hides comes first

@@ -122,8 +122,8 @@ class Intake:
         return np.concatenate(column) if column else np.zeros((0, *tensor.shape), tensor.dtype)
 
     def _fits(self, tensor: TensorSpec, array: np.ndarray) -> bool:
-        if array.dtype == np.float32 and array.ndim and array.flags.carray:
-            return self._finite(array.reshape(-1))
+        if array.dtype == np.float32 and 1 <= array.ndim <= 4 and array.flags.carray:
+            return self._finite(array)
         if array.dtype.kind == "f":
             return bool(np.isfinite(array).all())
         limit = self.limits.get(tensor.name)

@@ -15,12 +15,11 @@ Key = str | bytes | int
 
 _INDEX, _SLOTS, _MARKS, _I64 = types.int64[::1], types.int64[::1], types.int32[::1], types.int64
 _SIGNATURES = {
-    "find": [(_INDEX, _I64, _SLOTS)],
+    "find": [(_INDEX, _I64, _SLOTS, _MARKS, _I64)],
     "insert": [(_INDEX, _I64, _I64)],
     "erase": [(_INDEX, _I64)],
     "move": [(_INDEX, _I64, _I64)],
-    "distinct": [(_SLOTS, _MARKS, _I64)],
-    "finite": [(types.float32[::1],)],
+    "finite": [(types.Array(types.float32, rank, "C"),) for rank in (1, 2, 3, 4)],
 }
 _SMALLEST = 64
 
@@ -60,20 +59,15 @@ class KeyIndex:
 
     def get(self, key: Any) -> int:
         """The key's slot, -1 where not resident."""
-        return max(-1, int(self.find([key])[0]))
+        return max(-1, int(self.find([key])[0][0]))
 
-    def find(self, keys: list[Any]) -> np.ndarray:
-        """Slots of the keys, int64; negative where not resident, or where the object cannot be a key."""
+    def find(self, keys: list[Any]) -> tuple[np.ndarray, int]:
+        """Slots of the keys, int64, -1 where not resident; and KNOWN, UNKNOWN, NO_KEY or TWICE, the worst of them."""
         slots = np.empty(len(keys), np.int64)
-        self._do.find(self._index, id(keys), slots)
-        return slots
-
-    def distinct(self, slots: np.ndarray) -> bool:
-        """Whether none of the slots, which must not be negative, comes twice."""
-        self._stamp = self._stamp + 1
+        self._stamp += 1
         if self._stamp == 2**31:
             self._marks[:], self._stamp = 0, 1
-        return self._do.distinct(slots, self._marks, self._stamp)
+        return slots, self._do.find(self._index, id(keys), slots, self._marks, self._stamp)
 
     def add(self, key: Key, slot: int) -> None:
         """Gives a key, which is not resident, a slot."""

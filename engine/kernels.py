@@ -72,14 +72,25 @@ def _find_one(index, key):
         place = (place + 1) & index[MASK]
 
 
+KNOWN, UNKNOWN, NO_KEY, TWICE = 0, 1, 2, 3
+
+
 @njit
-def find(index, wanted, slots):
-    """slots[i] = slot of the i-th key of the list at address `wanted`, or as `_find_one`; the smallest of them."""
-    worst = 0
+def find(index, wanted, slots, marks, stamp):
+    """slots[i] = slot of the i-th key of the list at address `wanted`, -1 where it is not resident; the worst that was found.
+
+    TWICE: a slot comes twice; marks, int32 (max_streams,), hold no `stamp` before. NO_KEY: an object has no hash.
+    """
+    worst = KNOWN
     for i in range(slots.size):
         slot = _find_one(index, _item(wanted, i))
         slots[i] = slot
-        worst = min(worst, slot)
+        if slot < 0:
+            worst = max(worst, -slot)
+        elif marks[slot] == stamp:
+            worst = TWICE
+        else:
+            marks[slot] = stamp
     return worst
 
 
@@ -119,16 +130,6 @@ def move(index, old_table, old_size):
         slot = get_int32(old_table + 4 * place)
         if slot >= 0:
             insert(index, np.int64(slot), get_int64(index[HASHES] + 8 * slot))
-
-
-@njit(nogil=True)
-def distinct(slots, marks, stamp):
-    """Whether no slot comes twice; marks, int32 (max_streams,), hold no `stamp` before."""
-    for i in range(slots.size):
-        if marks[slots[i]] == stamp:
-            return False
-        marks[slots[i]] = stamp
-    return True
 
 
 @njit(nogil=True)

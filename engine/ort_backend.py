@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnxruntime as ort
 
-from .arena import Arena
+from .arena import Arena, address
 from .artifact import Artifact
 from .errors import BackendError
 from .limits import index_limits
@@ -76,18 +76,25 @@ class OrtBackend:
     ) -> None:
         spec, binding = self._spec, self.session.io_binding()
         whole = len(rows) == len(inputs[0]) and rows[0] == 0 and bool((np.diff(rows) == 1).all())
-        for tensor, array in zip(spec.inputs, inputs, strict=True):
-            binding.bind_cpu_input(tensor.name, array if whole else array[rows])
-        for state in spec.states:
-            binding.bind_cpu_input(state.name, self._states[state.name][slots])
+        given = {t.name: x if whole else x[rows] for t, x in zip(spec.inputs, inputs, strict=True)}
+        given |= {s.name: self._states[s.name][slots] for s in spec.states}
         if spec.valid_input:
-            binding.bind_cpu_input(spec.valid_input, np.clip(valid, 0, spec.frames_per_step))
-        names = dict.fromkeys([*(t.name for t in spec.outputs), *(s.next for s in spec.states)])
-        for name in names:
-            binding.bind_output(name)
-        self.session.run_with_iobinding(binding)
-        results = dict(zip(names, binding.copy_outputs_to_cpu(), strict=True))
+            given[spec.valid_input] = np.clip(valid, 0, spec.frames_per_step)
+        made: dict[str, np.ndarray] = {}  # without inputs that go through, which ONNX Runtime does not write
         for tensor, array in zip(spec.outputs, outputs, strict=True):
-            array[rows] = results[tensor.name]
+            if tensor.name not in given:
+                made[tensor.name] = array if whole else np.empty((len(rows), *array.shape[1:]), array.dtype)
+        for state in spec.states:
+            if state.next not in made and state.next not in given:
+                made[state.next] = np.empty((len(rows), *state.shape), state.dtype)
+        for name, array in given.items():
+            binding.bind_cpu_input(name, array)
+        for name, array in made.items():  # ONNX Runtime writes them in place
+            binding.bind_output(name, "cpu", 0, array.dtype, array.shape, address(array))
+        self.session.run_with_iobinding(binding)
+        results = given | made
+        for tensor, array in zip(spec.outputs, outputs, strict=True):
+            if results[tensor.name] is not array:
+                array[rows] = results[tensor.name]
         for state in spec.states:
             self._states[state.name][slots] = results[state.next]

@@ -122,7 +122,6 @@ class HeadedOutput:
             if header != found:
                 files.put(name, 0, header)
 
-
     def whole(self, files: OutputFiles, name: str) -> int:
         size, header_bytes = files.size(name), self.kind.header_bytes
         if size < header_bytes:

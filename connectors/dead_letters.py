@@ -77,7 +77,7 @@ def _payload(value: Any) -> dict[str, Any]:
         return _text(bytes(value))
     file = io.BytesIO()
     if isinstance(value, Mapping):
-        np.savez(file, **{str(name): np.asarray(array) for name, array in value.items()})
+        np.savez(file, allow_pickle=False, **{str(name): np.asarray(array) for name, array in value.items()})
     else:
         np.save(file, np.asarray(value), allow_pickle=False)
     kind = "npz" if isinstance(value, Mapping) else "npy"

@@ -106,7 +106,7 @@ def elementwise(program: Program, node: Any, inputs: Inputs, attributes: Attribu
 
 def many(program: Program, node: Any, inputs: Inputs, attributes: Attributes) -> list[Value]:
     """Max, Min, Sum and Mean, from the first to the last."""
-    kind = {"Sum": "Add", "Mean": "Add"}.get(node.op_type, node.op_type)
+    kind = "Add" if node.op_type in ("Sum", "Mean") else str(node.op_type)
     out = given(inputs)
     for i in range(1, len(inputs)):
         out = pointwise(program, kind, [out, given(inputs, i)])
@@ -155,7 +155,7 @@ def clip(program: Program, node: Any, inputs: Inputs, attributes: Attributes) ->
     for kind, place, name in (("Max", 1, "min"), ("Min", 2, "max")):
         bound = optional(inputs, place)
         if bound is None and name in attributes:
-            bound = program.parameter(np.float32(attributes[name]))
+            bound = program.parameter(np.array(attributes[name], np.float32))
         if bound is not None:
             out = pointwise(program, kind, [out, bound])
     return [out]

@@ -123,7 +123,11 @@ def gemm(program: Program, node: Any, inputs: Inputs, attributes: Attributes) ->
     if c is None:
         return [z]
     if beta != 1:
-        c = pointwise(program, "Mul", [c, program.parameter(beta)]) if c.const is None else _scaled(program, c, beta)
+        c = (
+            pointwise(program, "Mul", [c, program.parameter(np.array(beta))])
+            if c.const is None
+            else _scaled(program, c, beta)
+        )
     return [pointwise(program, "Add", [z, c])]
 
 

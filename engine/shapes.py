@@ -237,7 +237,7 @@ def pad(program: Program, node: Any, inputs: Inputs, attributes: Attributes) -> 
     mode = text(attributes, "mode", "constant")
     if mode != "constant":
         return [_mirrored(program, x, before, after, mode)]
-    number = np.float64(attributes.get("value", 0))
+    number = np.array(attributes.get("value", 0), np.float64)
     if optional(inputs, 2) is not None:
         number = constant(inputs, 2, "values").reshape(())
     return [padded(program, x, before, after, number)]

@@ -47,7 +47,7 @@ class Window:
 
     def patches(self, program: Program, x: Value, first: int, channels: int, number: float) -> Value:
         """x (B, C, *sizes) as (B, places, channels, kernel) of channels from `first` on; `number` where x has ended."""
-        x = padded(program, x, [0, 0, *self.before], [0, 0, *self.after], np.float32(number))
+        x = padded(program, x, [0, 0, *self.before], [0, 0, *self.after], np.array(number, np.float32))
         places, size = math.prod(self.places), math.prod(self.kernel)
         out = program.scratch((BATCH, places, channels, size))
         inner = x.row_strides[2:]
@@ -83,7 +83,7 @@ def convolution(program: Program, node: Any, inputs: Inputs, attributes: Attribu
     maps, per_group = w.shape[:2]
     bias = constant(inputs, 2, "biases") if optional(inputs, 2) else np.zeros(maps, np.float32)
     window, groups = Window.of(x.shape[2:], w.shape[2:], attributes), attributes.get("group", 1)
-    x = padded(program, x, [0, 0, *window.before], [0, 0, *window.after], np.float32(0))
+    x = padded(program, x, [0, 0, *window.before], [0, 0, *window.after], np.zeros((), np.float32))
     window = Window(
         window.kernel, window.strides, window.dilations, [0] * (w.ndim - 2), [0] * (w.ndim - 2), window.places
     )

@@ -1,4 +1,4 @@
-"""What the demo needs to know: a folder of recordings with their truth, and how a run over them compares with torch."""
+"""What the demo needs to know: a folder with a pipeline and recordings with their truth, and how a run compares with torch."""
 
 import json
 import os
@@ -16,6 +16,7 @@ from .engine.errors import ConfigError
 from .report import Portrait
 
 WARM_UP = 50  # steps that are not timed
+PIPELINE = "pipeline.toml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,24 @@ class Bundle:
 
 
 @dataclass(frozen=True, slots=True)
+class Answers:
+    """By stream, for each frame (T,): which label is the likeliest, -1 where nothing was said, and its probability."""
+
+    label: Mapping[str, np.ndarray]
+    confidence: Mapping[str, np.ndarray]
+
+    @classmethod
+    def of(cls, scores: Mapping[str, np.ndarray]) -> "Answers":
+        """From log-probabilities (T, labels)."""
+        return cls({k: s.argmax(1) for k, s in scores.items()}, {k: np.exp(s.max(1)) for k, s in scores.items()})
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
-    """How a run did. confusion (labels, labels): frames by truth and prediction; by_recording: the majority's accuracy."""
+    """How a run did. confusion (labels, labels): frames by truth and prediction; by_recording: the majority's accuracy.
+
+    worst_difference: between the run's and torch's probability of a label. disagreements: frames with another label.
+    """
 
     accuracy: float
     torch_accuracy: float
@@ -60,7 +77,7 @@ def excerpt() -> Path:
 
 def read_bundle(folder: Path) -> Bundle:
     """The bundle in `folder`, as examples/activity/export.py writes it. Raises ConfigError, ArtifactError."""
-    files = {name: folder / name for name in ("activity.onnx", "truth.json", "torch.npz", "recordings")}
+    files = {name: folder / name for name in ("activity.onnx", "truth.json", "torch.npz", "recordings", PIPELINE)}
     for name, path in files.items():
         if not path.exists():
             raise ConfigError(
@@ -76,36 +93,42 @@ def read_bundle(folder: Path) -> Bundle:
     return Bundle(folder, artifact, labels, frames, truth, expected)
 
 
-def compare(bundle: Bundle, outputs: Mapping[str, np.ndarray]) -> Comparison:
-    """outputs by stream, log-probabilities (T, labels), against the truth and against torch.
+def compare(bundle: Bundle, answers: Answers) -> Comparison:
+    """A run's answers against the truth and against torch.
 
-    Raises ConfigError where a stream's outputs are missing or are not one for each frame.
+    Raises ConfigError where a stream's answers are missing or are not one for each frame.
     """
     for key, expected in bundle.expected.items():
-        got = outputs[key].shape if key in outputs else None
-        if got != expected.shape:
-            raise ConfigError(f"stream '{key}': the run gave outputs of shape {got}, expected {expected.shape}")
-    ours, theirs = _hits(bundle, outputs), _hits(bundle, bundle.expected)
+        got = int((answers.label[key] >= 0).sum()) if key in answers.label else 0
+        if got != len(expected):
+            raise ConfigError(
+                f"stream '{key}': the run gave {got} answers, expected {len(expected)}, one for each frame"
+            )
+    torch = Answers.of(bundle.expected)
+    ours, theirs = _hits(bundle, answers), _hits(bundle, torch)
     confusion = np.zeros((len(bundle.labels),) * 2, int)
     for key, label in bundle.truth.items():
-        confusion[label] += np.bincount(outputs[key].argmax(1), minlength=len(bundle.labels))
-    pairs = [(outputs[key], expected) for key, expected in bundle.expected.items()]
+        confusion[label] += np.bincount(answers.label[key], minlength=len(bundle.labels))
     return Comparison(
         ours[0],
         theirs[0],
         ours[1],
         theirs[1],
-        max(float(np.abs(a - b).max()) for a, b in pairs),
-        sum(int((a.argmax(1) != b.argmax(1)).sum()) for a, b in pairs),
+        max(_difference(answers, key, expected) for key, expected in bundle.expected.items()),
+        sum(int((answers.label[key] != torch.label[key]).sum()) for key in bundle.expected),
         confusion,
     )
 
 
-def _hits(bundle: Bundle, outputs: Mapping[str, np.ndarray]) -> tuple[float, float]:
+def _difference(answers: Answers, key: str, expected: np.ndarray) -> float:
+    theirs = np.exp(np.take_along_axis(expected, answers.label[key][:, None], 1)[:, 0])
+    return float(np.abs(answers.confidence[key] - theirs).max())
+
+
+def _hits(bundle: Bundle, answers: Answers) -> tuple[float, float]:
     """(share of frames, share of recordings by majority) that are right."""
-    guesses = {key: outputs[key].argmax(1) for key in bundle.truth}
-    frames = sum(int((guesses[key] == label).sum()) for key, label in bundle.truth.items())
-    votes = [np.bincount(guesses[key]).argmax() == label for key, label in bundle.truth.items()]
+    frames = sum(int((answers.label[key] == label).sum()) for key, label in bundle.truth.items())
+    votes = [np.bincount(answers.label[key]).argmax() == label for key, label in bundle.truth.items()]
     return frames / bundle.total, float(np.mean(votes))
 
 
@@ -134,10 +157,10 @@ def portrait(
     return Portrait(key, frames, channels, panels, np.exp(scores), hidden, bundle.truth[key], bundle.rate_hz)
 
 
-def telling_stream(bundle: Bundle, outputs: Mapping[str, np.ndarray]) -> str:
+def telling_stream(bundle: Bundle, answers: Answers) -> str:
     """The stream whose share of right frames is nearest to that of all: neither the best nor the worst to show."""
-    share = {key: float((outputs[key].argmax(1) == label).mean()) for key, label in bundle.truth.items()}
-    whole = _hits(bundle, outputs)[0]
+    share = {key: float((answers.label[key] == label).mean()) for key, label in bundle.truth.items()}
+    whole = _hits(bundle, answers)[0]
     return min(share, key=lambda key: (abs(share[key] - whole), key))
 
 

@@ -1,80 +1,83 @@
-"""Recordings played as live streams: they begin at different times, give a frame each at every tick, and end."""
+"""Recordings played as live streams by the bundle's own pipeline, and what its answers were worth so far."""
 
-import math
-import time
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import msgspec
 import numpy as np
 
-from .demo import Bundle
-from .engine import Engine
-
-WARM_UP = 20  # first ticks that are not timed
+from .connectors.config import MemorySinkConfig, PlacedPipeline, read_pipeline
+from .connectors.files_config import FilesSinkConfig, FilesSourceConfig
+from .connectors.files_sink import FilesSink
+from .connectors.records import Answer
+from .connectors.running import run
+from .connectors.summary import Summary
+from .demo import PIPELINE, Answers, Bundle
+from .engine.errors import ConfigError
 
 
 class Run:
-    """A playing of a bundle's recordings through one engine, one `engine.step` a tick over the streams that are live.
+    """One playing of a bundle's recordings, from their first frame on. speed: times real time, in place of the pipeline's."""
 
-    speed: times real time; None plays as fast as the engine goes. Every figure is of what has been played so far.
-    """
+    def __init__(self, bundle: Bundle, speed: float | None = None):
+        self.placed = read_pipeline(bundle.folder / PIPELINE)
+        source, sink = self.placed.pipeline.source, self.placed.pipeline.sink
+        if not isinstance(source, FilesSourceConfig) or not isinstance(sink, FilesSinkConfig):
+            raise ConfigError(
+                f"{bundle.folder / PIPELINE}: the demo plays from files to files, [source] or [sink] is another type"
+            )
+        files = FilesSink(sink, self.placed.folder, bundle.artifact.spec)
+        self.sink = Watched(files, bundle)
+        if speed is not None:
+            source = msgspec.structs.replace(source, rate=speed)
+        pipeline = msgspec.structs.replace(self.placed.pipeline, source=source, sink=MemorySinkConfig())
+        self._watched = PlacedPipeline(pipeline, self.placed.folder, self.placed.file)
+        self.answers_path, self.rate = self.placed.path(sink.path), source.rate
 
-    def __init__(self, bundle: Bundle, speed: float | None = None, seed: int = 0):
-        self._bundle, self._speed = bundle, speed
-        self.engine = Engine(bundle.artifact, max_streams=len(bundle.frames))
-        begins = np.random.default_rng(seed).integers(0, math.ceil(bundle.rate_hz * 2), len(bundle.frames))
-        self._begin: dict[str, int] = dict(zip(bundle.frames, begins.tolist(), strict=True))
-        self._end = {key: self._begin[key] + len(frames) for key, frames in bundle.frames.items()}
-        self._outputs = {key: np.empty_like(expected) for key, expected in bundle.expected.items()}
-        self._ticks = max(self._end.values())
-        self._times_ns, self._widths = np.zeros(self._ticks, np.int64), np.zeros(self._ticks, np.int64)
-        self.live = self.steps = self.right = 0
+    def play(self, told: Callable[[Callable[[], Summary]], None]) -> Summary:
+        """Runs the pipeline anew: what an earlier playing left is removed."""
+        shutil.rmtree(self.placed.store_path, ignore_errors=True)
+        self.answers_path.unlink(missing_ok=True)
+        return run(self._watched, sink=self.sink, told=told)
 
-    def play(self) -> Iterator[None]:
-        """Plays everything, a tick for each value that it gives."""
-        began = time.monotonic()
-        for t in range(self._ticks):
-            if self._speed:
-                time.sleep(max(0.0, began + t / (self._speed * self._bundle.rate_hz) - time.monotonic()))
-            self._tick(t)
-            yield
 
-    def _tick(self, t: int) -> None:
-        keys = [key for key, begin in self._begin.items() if begin <= t < self._end[key]]
-        self.live = len(keys)
-        if keys:
-            frames = np.stack([self._bundle.frames[key][t - self._begin[key]] for key in keys])
-            began = time.perf_counter_ns()
-            values, _ = self.engine.step(keys, frames)
-            self._times_ns[t] = time.perf_counter_ns() - began
-            self._widths[t] = len(keys)
-            self._settle(t, keys, values)
+class Watched:
+    """The pipeline's sink, which also keeps the answers and counts those that are right."""
 
-    def _settle(self, t: int, keys: list[str], values: np.ndarray) -> None:
-        self.steps += len(keys)
-        for key, guess, value in zip(keys, values.argmax(1), values, strict=True):
-            self._outputs[key][t - self._begin[key]] = value
-            self.right += int(guess == self._bundle.truth[key])
-            if t + 1 == self._end[key]:
-                self.engine.close(key)
+    truncatable = True
 
-    @property
-    def outputs(self) -> dict[str, np.ndarray]:
-        """Log-probabilities (T, labels) by stream."""
-        return self._outputs
+    def __init__(self, sink: FilesSink, bundle: Bundle):
+        self._sink, self._truth = sink, bundle.truth
+        self._numbers = {name: i for i, name in enumerate(bundle.labels)}
+        self.answers = Answers(
+            {key: np.full(len(f), -1) for key, f in bundle.frames.items()},
+            {key: np.zeros(len(f), np.float32) for key, f in bundle.frames.items()},
+        )
+        self.right = self.given = 0
 
     @property
     def accuracy(self) -> float:
-        """Share of the frames played so far whose most likely label is the truth."""
-        return self.right / max(1, self.steps)
+        """Share of the frames answered so far whose most likely label is the truth."""
+        return self.right / max(1, self.given)
 
-    @property
-    def step_us(self) -> np.ndarray:
-        """Microseconds of each `engine.step`, a tick each, without the first ones."""
-        timed = np.flatnonzero(self._widths)[WARM_UP:]
-        return self._times_ns[timed] / 1e3
+    async def open(self, lengths: Mapping[str, int] | None) -> None:
+        await self._sink.open(lengths)
 
-    @property
-    def steps_per_s(self) -> float:
-        """Streams stepped in a second of `engine.step`."""
-        timed = np.flatnonzero(self._widths)[WARM_UP:]
-        return float(self._widths[timed].sum() / max(1e-9, self._times_ns[timed].sum() / 1e9))
+    async def write(self, answers: Sequence[Answer]) -> None:
+        await self._sink.write(answers)
+        for answer in answers:
+            self._keep(str(answer.key), answer.step, answer.values)
+
+    def _keep(self, key: str, step: int, values: Mapping[str, Any]) -> None:
+        labels = np.array([self._numbers[name] for name in values["label"].tolist()])
+        rows = slice(step, step + len(labels))
+        self.answers.label[key][rows], self.answers.confidence[key][rows] = labels, values["confidence"]
+        self.given += len(labels)
+        self.right += int((labels == self._truth[key]).sum())
+
+    async def flush(self) -> Mapping[str, int]:
+        return await self._sink.flush()
+
+    async def close(self) -> None:
+        await self._sink.close()

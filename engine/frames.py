@@ -73,8 +73,10 @@ class Intake:
     def chunks(self, given: Mapping[Key, Any]) -> tuple[list[list[np.ndarray]], dict[Key, UndertowError]]:
         """For each input the streams' chunks, without those that have an error."""
         columns: list[list[np.ndarray]] = [[] for _ in self.spec.inputs]
-        if len(columns) == 1 and self._plain(given):
-            return [list(given.values())], {}
+        if len(columns) == 1:
+            bare = [self._bare(chunk) for chunk in given.values()]
+            if all(map(self._plain, bare)):
+                return [bare], {}
         errors: dict[Key, UndertowError] = {}
         for key, chunk in given.items():
             try:
@@ -96,20 +98,21 @@ class Intake:
                 column.append(array)
         return columns, errors
 
-    def _plain(self, given: Mapping[Key, Any]) -> bool:
-        """All chunks are arrays of the right shape and dtype, and every value may be stepped."""
-        tensor, rank = self.spec.inputs[0], len(self.spec.inputs[0].shape) + 1
-        dtype = np.dtype(tensor.dtype)
-        for a in given.values():
-            if (
-                type(a) is not np.ndarray
-                or a.dtype != dtype
-                or a.ndim != rank
-                or a.shape[1:] != tensor.shape
-                or not self._fits(tensor, a)
-            ):
-                return False
-        return True
+    def _bare(self, chunk: Any) -> Any:
+        """The one input's chunk, which may come by name."""
+        name = self.spec.inputs[0].name
+        return chunk[name] if type(chunk) is dict and len(chunk) == 1 and name in chunk else chunk
+
+    def _plain(self, chunk: Any) -> bool:
+        """The chunk is an array of the right shape and dtype, and every value may be stepped."""
+        tensor = self.spec.inputs[0]
+        return (
+            type(chunk) is np.ndarray
+            and chunk.dtype == tensor.dtype
+            and chunk.ndim == len(tensor.shape) + 1
+            and chunk.shape[1:] == tensor.shape
+            and self._fits(tensor, chunk)
+        )
 
     def joined(self, i: int, column: list[np.ndarray]) -> np.ndarray:
         """One input's chunks end to end."""

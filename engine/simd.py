@@ -154,6 +154,8 @@ def _arithmetic(symbol: Callable[..., Any], name: str) -> None:
     """`symbol` of two vectors. Typed and lowered at once: numba's `overload` would compile a function for each."""
 
     class Operator(AbstractTemplate):
+        key = symbol
+
         def generic(self, args: Any, kws: Any) -> Any:
             return signature(_V, _V, _V) if args == (_V, _V) else None
 

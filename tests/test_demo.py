@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 import undertow as ut
 from undertow.cli_demo import demo_command
-from undertow.demo import compare, excerpt, read_bundle
+from undertow.demo import Answers, compare, excerpt, read_bundle
 from undertow.report import Portrait, Report, render
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "activity"
@@ -104,7 +104,7 @@ def test_steps_give_what_torch_gave(few):
     outputs = {
         key: np.concatenate([engine.push(key, f[None]) for f in frames]) for key, frames in bundle.frames.items()
     }
-    found = compare(bundle, outputs)
+    found = compare(bundle, Answers.of(outputs))
     assert found.worst_difference < 1e-4
     assert (found.accuracy, found.disagreements) == (found.torch_accuracy, 0)
 
@@ -112,11 +112,11 @@ def test_steps_give_what_torch_gave(few):
 def test_a_missing_output_is_named(few):
     """A run that lost an output is an error that names the stream, not a slightly lower accuracy."""
     bundle = read_bundle(few)
-    outputs = dict(bundle.expected)
-    key = next(iter(outputs))
-    outputs[key] = outputs[key][:-1]
+    answers = Answers.of(bundle.expected)
+    key = next(iter(bundle.expected))
+    answers.label[key][-1] = -1
     with pytest.raises(ut.UndertowError, match=re.escape(key)):
-        compare(bundle, outputs)
+        compare(bundle, answers)
 
 
 def test_demo_command(few, tmp_path):

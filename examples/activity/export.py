@@ -49,8 +49,9 @@ def cut(recording: Recording, seconds: float | None) -> Recording:
 
 
 def lay_out(folder: Path, model: ActivityNet, chosen: list[Recording], labels: tuple[str, ...]) -> None:
-    """recordings/KEY.npy (T, 6), truth.json {KEY: label} and torch.npz {KEY: log-probabilities (T, 7)} in `folder`."""
+    """pipeline.toml, recordings/KEY.npy (T, 6), truth.json {KEY: label} and torch.npz {KEY: log-probabilities (T, 7)} in `folder`."""
     shutil.rmtree(folder / "recordings", ignore_errors=True)
+    shutil.copy(HERE / "pipeline.toml", folder)
     (folder / "recordings").mkdir()
     for r in chosen:
         np.save(folder / "recordings" / f"{r.key}.npy", r.frames)

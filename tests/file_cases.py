@@ -75,8 +75,10 @@ def sink_of(folder: Path, spec: StepSpec, path: str, **options: Any) -> FilesSin
     return FilesSink(FilesSinkConfig(path, **options), folder, spec)
 
 
-async def _write(sink: FilesSink, lengths: Mapping[str, int], batches: Sequence[Sequence[Answer]]) -> dict[str, int]:
-    known = dict(lengths)
+async def _write(
+    sink: FilesSink, lengths: Mapping[str, int] | None, batches: Sequence[Sequence[Answer]]
+) -> dict[str, int]:
+    known = dict(lengths or {})
     await sink.open(lengths)
     try:
         for batch in batches:
@@ -87,6 +89,8 @@ async def _write(sink: FilesSink, lengths: Mapping[str, int], batches: Sequence[
     return known
 
 
-def write(sink: FilesSink, *batches: Sequence[Answer], lengths: Mapping[str, int] | None = None) -> dict[str, int]:
-    """Writes and commits each batch: the lengths committed."""
-    return asyncio.run(_write(sink, lengths or {}, batches))
+def write(
+    sink: FilesSink, *batches: Sequence[Answer], lengths: Mapping[str, int] | None = None, going_on: bool = False
+) -> dict[str, int]:
+    """Writes and commits each batch: the lengths committed. going_on: nothing that is there is cut."""
+    return asyncio.run(_write(sink, None if going_on else lengths or {}, batches))

@@ -30,17 +30,17 @@ def chunk(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(count, 2)).astype(np.float32)
 
 
-def back(path: Path, name: str) -> np.ndarray:
-    """The values (T, 2) in a file of one stream."""
+def back(path: Path, name: str, columns: int = 2) -> np.ndarray:
+    """The values (T, columns) in a file of one stream."""
     if name == "npy":
         return np.load(path)
     if name == "wav":
-        return soundfile.read(path, dtype="float32")[0].reshape(-1, 2)
+        return soundfile.read(path, dtype="float32")[0].reshape(-1, columns)
     if name == "csv":
         rows = list(csv.reader(path.read_text().splitlines()))[1:]
-        return np.array([[float(x) for x in row[4:]] for row in rows], np.float32).reshape(-1, 2)
+        return np.array([[float(x) for x in row[4:]] for row in rows], np.float32).reshape(-1, columns)
     lines = [msgspec.json.decode(line) for line in path.read_bytes().splitlines()]
-    return np.array([line["y"] for line in lines], np.float32).reshape(-1, 2)
+    return np.array([line["y"] for line in lines], np.float32).reshape(-1, columns)
 
 
 def lines(path: Path) -> list[Any]:
@@ -79,6 +79,21 @@ def test_every_byte_past_the_commit_is_cut(tmp_path: Path, name: Any) -> None:
             path.write_bytes(head + longer[len(head) : size])
             write(sink_of(tmp_path, spec, "out", format=name), second, third, lengths=committed)
             assert path.read_bytes() == whole, f"cut at {size}"
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_without_lengths_nothing_whole_is_cut(tmp_path: Path, name: Any) -> None:
+    """Opened without lengths (at-least-once), a file that ends at any byte keeps its whole rows, and new ones come after."""
+    spec, path = spec_of(rate_hz=100), tmp_path / "out" / f"a.{name}"
+    values = lambda: back(path, name, 1).ravel().tolist()  # noqa: E731
+    write(sink_of(tmp_path, spec, "out", format=name), [answer("a", i, y=np.float32([i])) for i in range(4)])
+    whole = path.read_bytes()
+    header = {"npy": 256, "wav": 58, "csv": whole.find(b"\n") + 1}.get(name, 0)
+    for size in range(header, len(whole) + 1):
+        path.write_bytes(whole[:size])
+        rows = [whole[header:size].count(b"\n"), (size - header) // 4][name in ("npy", "wav")]
+        write(sink_of(tmp_path, spec, "out", format=name), [answer("a", 9, y=np.float32([9]))], going_on=True)
+        assert values() == [*range(rows), 9], f"cut at {size}"
 
 
 @pytest.mark.parametrize("name", ["jsonl", "csv"])

@@ -106,7 +106,7 @@ def elementwise(program: Program, node: Any, inputs: Inputs, attributes: Attribu
 
 def many(program: Program, node: Any, inputs: Inputs, attributes: Attributes) -> list[Value]:
     """Max, Min, Sum and Mean, from the first to the last."""
-    kind = {"Sum": "Add", "Mean": "Add"}.get(node.op_type, node.op_type)
+    kind = "Add" if node.op_type in ("Sum", "Mean") else str(node.op_type)
     out = given(inputs)
     for i in range(1, len(inputs)):
         out = pointwise(program, kind, [out, given(inputs, i)])

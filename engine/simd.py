@@ -157,7 +157,7 @@ def _arithmetic(symbol: Callable[..., Any], name: str) -> None:
         def generic(self, args: Any, kws: Any) -> Any:
             return signature(_V, _V, _V) if args == (_V, _V) else None
 
-    infer_global(symbol)(Operator)
+    infer_global(symbol)(Operator)  # pyright: ignore[reportOptionalCall]
     lower_builtin(symbol, _V, _V)(lambda _context, builder, _signature, values: getattr(builder, name)(*values))
 
 

@@ -74,7 +74,7 @@ class Constants:
             self._check_moving(node, given)
         function = helper.make_function("fold", "fold", list(given), [n for n in node.output if n], [node], self.opsets)
         try:
-            results = ReferenceEvaluator(function).run(None, given)
+            results = ReferenceEvaluator(function).run(None, given, attributes={})
         except Exception as error:  # the reference evaluator's errors share no base
             raise Unsupported(f"constants that cannot be folded ({error})") from error
         for name, array in zip([n for n in node.output if n], results, strict=True):
@@ -83,10 +83,10 @@ class Constants:
     def _check_moving(self, node: Any, given: dict[str, np.ndarray]) -> None:
         others = [a for n, a in given.items() if n not in self.symbolic]
         compared = node.op_type == "Equal" and not all((a <= 0).all() for a in others)
-        moved = (
-            len(node.input) if node.op_type in ("Where", "Equal", "Concat") else 1
-        )  # inputs that are moved; the rest say where to
-        if node.op_type not in _MOVING or compared or self.symbolic & set(node.input[moved:]) - set(node.input[:moved]):
+        kept = all(a.i == onnx.TensorProto.INT64 for a in node.attribute if a.name == "to")
+        first = 3 if node.op_type in ("Where", "Equal", "Concat") else 1  # those that are moved; the rest say where to
+        places = set() if node.op_type == "Concat" else set(node.input[first:])
+        if node.op_type not in _MOVING or compared or not kept or self.symbolic & places:
             raise Unsupported("arithmetic with the batch size")
 
     def _refuse_batch_size(self, node: Any) -> None:

@@ -104,12 +104,14 @@ class Program:
         self.limits: dict[str, int] = {}
         self.probing = probing
         self._placed: dict[int, Value] = {}
+        self._in_rows = False
 
     @property
     def scratch_bytes(self) -> int:
         return self.places.high
 
     def say(self, *lines: str, indent: int = 1) -> None:
+        self._in_rows = self._in_rows and indent > 1
         self.lines += ["    " * indent + line for line in lines]
 
     def literal(self, value: float) -> str:
@@ -123,7 +125,7 @@ class Program:
             self.constants[name] = value
         return f"{name}()"
 
-    def parameter(self, array: np.ndarray, shape: Sequence[int] | None = None) -> Value:
+    def parameter(self, array: np.ndarray | np.generic, shape: Sequence[int] | None = None) -> Value:
         """A constant in the parameters, 64-byte aligned."""
         array = np.asarray(array, order="C")
         if array.dtype.name not in ACCESS:
@@ -164,7 +166,10 @@ class Program:
         return out
 
     def rows(self) -> None:
-        self.say("for r in range(n):")
+        """Opens the loop over the block's rows, or goes on in it: rows do not see each other, so operators may share one."""
+        if not self._in_rows:
+            self.say("for r in range(n):")
+            self._in_rows = True
 
     def vectors(
         self, out: Value, operands: Sequence[Value], expression: Callable[..., str], size: int | None = None

@@ -203,12 +203,14 @@ def tile(program: Program, node: Any, inputs: Inputs, attributes: Attributes) ->
     return [view(spread(program, apart, wide), shape)]
 
 
-def filled(program: Program, shape: Sequence[int], number: np.ndarray) -> Value:
+def filled(program: Program, shape: Sequence[int], number: np.ndarray | np.generic) -> Value:
     """Room in which every element is that number."""
     return spread(program, view(program.parameter(number), [1] * len(shape)), shape)
 
 
-def padded(program: Program, x: Value, before: Sequence[int], after: Sequence[int], number: np.ndarray) -> Value:
+def padded(
+    program: Program, x: Value, before: Sequence[int], after: Sequence[int], number: np.ndarray | np.generic
+) -> Value:
     """x with more entries of one number before and after those of each axis."""
     if not any((*before, *after)):
         return x
@@ -239,7 +241,7 @@ def pad(program: Program, node: Any, inputs: Inputs, attributes: Attributes) -> 
         return [_mirrored(program, x, before, after, mode)]
     number = np.array(attributes.get("value", 0), np.float64)
     if optional(inputs, 2) is not None:
-        number = constant(inputs, 2, "values").reshape(())
+        number = constant(inputs, 2, "values").reshape(-1)[0]
     return [padded(program, x, before, after, number)]
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from onnx import helper
 
 from .naive_recurrent import RECURRENT
+from .naive_wide import WIDE, log_sum_exp
 
 Arrays = list[Any]
 _erf = np.vectorize(math.erf, otypes=[np.float64])
@@ -154,6 +155,7 @@ def conv(x, w, b=None, auto_pad="NOTSET", dilations=None, group=1, kernel_shape=
 
 OPS: dict[str, Callable[..., Any]] = {
     **RECURRENT,
+    **WIDE,
     "Gemm": gemm,
     "MatMul": np.matmul,
     "Add": lambda a, b: a + b,
@@ -212,6 +214,8 @@ OPS: dict[str, Callable[..., Any]] = {
     "ReduceMax": reducer(np.max),
     "ReduceMin": reducer(np.min),
     "ReduceProd": reducer(np.prod),
+    "ReduceL2": reducer(lambda x, axis, keepdims: np.sqrt((x * x).sum(axis=axis, keepdims=keepdims))),
+    "ReduceLogSumExp": reducer(log_sum_exp),
     "Cast": cast,
     "Where": np.where,
     "Equal": lambda a, b: a == b,

@@ -16,11 +16,11 @@ from types import ModuleType
 from typing import Any
 
 import llvmlite
-import llvmlite.binding as llvm
 import numba
 import numpy as np
 
 from . import circular, functions, gemm, kernels, lanes, multiply, powers, simd
+from .processor import processor
 
 
 def cache_folder() -> Path:
@@ -36,7 +36,7 @@ def program_key(text: str) -> str:
     digest = hashlib.sha256()
     for part in (
         text, *(Path(m.__file__ or "").read_text() for m in (simd, lanes, functions, circular, powers, multiply, gemm, kernels)), sys.version, platform.machine(),
-        numba.__version__, llvmlite.__version__, np.__version__, llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten(),
+        numba.__version__, llvmlite.__version__, np.__version__, processor(),
     ):  # fmt: skip
         digest.update(hashlib.sha256(part.encode()).digest())
     return digest.hexdigest()[:32]

@@ -7,11 +7,11 @@ block of four, so a row does not depend on the rows beside it. Weights are packe
 from collections.abc import Sequence
 from typing import Any
 
-import llvmlite.binding as llvm
 import numpy as np
 from numba import njit, types
 from numba.core.extending import intrinsic
 
+from .processor import processor
 from .simd import _FLOAT, _I64, _VECTOR, LANES, _call, _load, _pointer, _splat, _store, float32x16, get_int64
 
 VECTORS = 2
@@ -114,7 +114,7 @@ def gemm(n, x, x_offset, start, start_offset, z, z_offset, w, k, panels):
 
 
 # Rows that `gates` takes together: as many as leave their sums in registers. Blocking does not change a row's bits.
-GATE_ROWS = 4 if llvm.get_host_cpu_features().get("avx512f") else 1
+GATE_ROWS = 4 if "+avx512f" in processor() else 1
 
 
 def _gates(rows: int, sums: int, of_x: Sequence[int], of_h: Sequence[int]) -> Any:

@@ -162,11 +162,10 @@ class Cell:
         )
         x, h, say = self.x, self.of(self.h, direction), self.program.say
         group = 4 * LANES * (self.inputs * len(of_x) + self.hidden * len(of_h))
-        for rows in {GATE_ROWS, 1}:
+        for rows in dict.fromkeys((GATE_ROWS, 1)):
+            whole = rows == GATE_ROWS
             say(
-                f"for r in range(0, n - n % {rows}, {rows}):"
-                if rows > 1
-                else f"for r in range(n - n % {GATE_ROWS}, n):"
+                f"for r in range({'0' if whole else f'n - n % {GATE_ROWS}'}, {f'n - n % {rows}' if whole else 'n'}, {rows}):"
             )
             each = [("x", x), ("h_in", h), *places]
             say(*[f"{name}_at{q} = {value.at(f'(r + {q})')}" for q in range(rows) for name, value in each], indent=2)

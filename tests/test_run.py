@@ -57,13 +57,14 @@ from undertow.connectors.config import read_pipeline
 from undertow import run
 open_parts(read_pipeline("pipeline.toml"), None, None)
 print("ready", flush=True)
-for _ in sys.stdin:
+while sys.stdin.readline():
     pid = os.fork()
     if not pid:
         os.close(0)
         run("pipeline.toml")
         os._exit(0)
     print(pid, flush=True)
+    sys.stdin.readline()  # until then a run that has ended keeps its process id, so no other can be killed in its place
     print(os.waitpid(pid, 0)[1], flush=True)
 """
 
@@ -157,6 +158,8 @@ def kill_until_done(folder: Path, kills: int, seed: int) -> int:
             if killed < kills:
                 time.sleep(choose.uniform(0.02, 0.35))
                 os.kill(pid, signal.SIGKILL)
+            process.stdin.write("wait\n")
+            process.stdin.flush()
             status = int(process.stdout.readline())
             if status == 0:
                 return killed

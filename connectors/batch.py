@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -96,9 +97,14 @@ class Batch:
             if isinstance(record.value, np.ndarray):
                 return self.engine.check(record.key, record.value)
             frames = frames_of(record, self.codec)
-            return None if frames is None else self.engine.check(record.key, frames.arrays)
+            return None if frames is None else self.engine.check(record.key, self._bare(frames.arrays))
         except (CodecError, FrameError) as error:
             return error
+
+    def _bare(self, arrays: Mapping[str, np.ndarray]) -> Any:
+        """The array of a model's only input, which the engine checks faster than a dict of it."""
+        inputs = self.engine.spec.inputs
+        return arrays[inputs[0].name] if len(inputs) == 1 and set(arrays) == {inputs[0].name} else arrays
 
     def _count(self, parts: Sequence[Part], replayed: bool) -> None:
         self.counts.replayed += replayed

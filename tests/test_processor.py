@@ -1,6 +1,7 @@
 """The processor on memory: what comes out does not depend on polls, company or crashes, and is what the oracle gives."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,8 @@ def faulty(seed: int) -> list[Record]:
             value = np.zeros((2, SIZE + 1), np.float32)
         end = bool(noise.random() < 0.05)
         seqs[key] = 0 if end else seq + count
-        given.append(Record(f"p{p}", offsets[p], offsets[p] + 3, key, value, clock[p], SECOND // 10, end, seq))
+        time_ns = clock[p] - int(noise.choice([0, 0, 0, 20, 60])) * SECOND
+        given.append(Record(f"p{p}", offsets[p], offsets[p] + 3, key, value, time_ns, SECOND // 10, end, seq))
         offsets[p] += 3
     return given
 
@@ -108,7 +110,7 @@ def faulty(seed: int) -> list[Record]:
 @pytest.mark.parametrize("gap", ["error", "reset", "zero"])
 @pytest.mark.parametrize("delivery", [NOW_AND_THEN, ALWAYS])
 @settings(max_examples=5)
-@given(seed=st.integers(0, 1000), crashes=st.lists(st.integers(0, 60), max_size=6))
+@given(seed=st.integers(0, 1000), crashes=st.lists(st.integers(0, 110), max_size=5).map(sorted))
 def test_crashes_change_nothing(
     tmp_path_factory: pytest.TempPathFactory, gap: str, delivery: str, seed: int, crashes: list[int]
 ) -> None:
@@ -120,8 +122,8 @@ def test_crashes_change_nothing(
     expected = recorded(pipeline(other, tables=tables), records)
     placed, sink = pipeline(folder, tables=tables), MemorySink()
     for turn, after in enumerate(crashes):
-        with pytest.raises(Crash):
-            run(placed, source=Cuts(records, seed + turn, min(after, 20), shuffle=True), sink=sink)
+        with suppress(Crash):  # unless what crashes left is less than that
+            run(placed, source=Cuts(records, seed + turn, after, shuffle=True), sink=sink)
     run(placed, source=Cuts(records, seed, shuffle=True), sink=sink)
     assert by_stream(sink.answers) == by_stream(expected.answers)
     assert letters(folder) == letters(other)
@@ -142,15 +144,16 @@ def test_a_full_arena_in_replays(tmp_path: Path, delivery: str) -> None:
     records = cut(frames, 3, partitions=4, timed=False)
     for turn in range(8):
         with pytest.raises(Crash):
-            run(placed, source=Cuts(records, turn, crash_after=9, shuffle=True), sink=sink)
+            run(placed, source=Cuts(records, turn, crash_after=9 * turn + 9, shuffle=True), sink=sink)
     run(placed, source=Cuts(records, 9, shuffle=True), sink=sink)
     answered = [a.source for a in sink.answers if rows(a)]
     dead = [f"{line['partition']}/{line['offset']}" for line in letters(tmp_path)]
     assert sorted(answered + dead) == sorted(r.source for r in records)
     assert {line["error"] for line in letters(tmp_path)} == {"ArenaFullError"}
-    for a in sink.answers:
-        value = int(str(a.key)[1:])
-        assert a.values["y"][:, 0].tolist() == [value * (a.step + i + 1) for i in range(rows(a))]
+    for key in {a.key for a in sink.answers}:
+        mine, value = [a for a in sink.answers if a.key == key], int(str(key)[1:])
+        assert [a.step for a in mine] == np.cumsum([0, *map(rows, mine)])[:-1].tolist()
+        assert sink.outputs(key)["y"][:, 0].tolist() == [value * (i + 1) for i in range(sum(map(rows, mine)))]
 
 
 def test_the_rest_of_a_poll_goes_on(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -97,14 +96,9 @@ class Batch:
             if isinstance(record.value, np.ndarray):
                 return self.engine.check(record.key, record.value)
             frames = frames_of(record, self.codec)
-            return None if frames is None else self.engine.check(record.key, self._bare(frames.arrays))
+            return None if frames is None else self.engine.check(record.key, frames.arrays)
         except (CodecError, FrameError) as error:
             return error
-
-    def _bare(self, arrays: Mapping[str, np.ndarray]) -> Any:
-        """The array of a model's only input, which the engine checks faster than a dict of it."""
-        inputs = self.engine.spec.inputs
-        return arrays[inputs[0].name] if len(inputs) == 1 and set(arrays) == {inputs[0].name} else arrays
 
     def _count(self, parts: Sequence[Part], replayed: bool) -> None:
         self.counts.replayed += replayed

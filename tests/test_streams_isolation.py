@@ -392,6 +392,31 @@ def test_the_callback_may_use_the_engine(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_a_handle_and_a_chunk_of_one_stream(backend: str) -> None:
+    """While one thread steps a long chunk without the GIL, another's handle of the same stream waits: no step is lost."""
+    g = StepGraph()
+    total = g.state("total", (1,))
+    g.next("total", g.op("Add", total, g.input("x", (1,))))
+    g.output("y", g.op("Add", total, g.weight([0.0])), (1,))
+    engine = Engine(g.artifact(), backend=backend, max_streams=2)
+    stream, one = engine.stream("a"), np.ones((1,), np.float32)
+    chunk, steps, chunks = np.ones((100_000 if backend == "numba" else 500, 1), np.float32), [0], 20
+
+    def push() -> None:
+        for _ in range(chunks):
+            engine.push("a", chunk)
+
+    thread = threading.Thread(target=push)
+    thread.start()
+    while thread.is_alive():
+        stream.step(one)
+        steps[0] += 1
+    thread.join()
+    assert engine.frames("a") == chunks * len(chunk) + steps[0]
+    assert engine.state("a")["total"][0] == chunks * len(chunk) + steps[0]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_threads(backend: str) -> None:
     """Threads that open, step, push, close and drop streams of their own in one engine get what the oracle gives."""
     artifact = known("hazards")

@@ -83,9 +83,12 @@ class Walk:
         return found
 
     def _result(self, name: str) -> Value:
-        """An output's value. One that has no batch axis is not a row's."""
+        """An output's value; a constant is the row of every stream."""
         if name not in self.values:
-            self.values[name] = self.program.parameter(self.constants.arrays[name][0])
+            array = self.constants.arrays[name]
+            if array.shape[:1] != (1,) or name in self.constants.symbolic:
+                raise Unsupported(f"'{name}', a constant of shape {array.shape}; expected one row for all streams")
+            self.values[name] = self.program.parameter(array[0])
         return self.values[name]
 
     def store(self) -> None:

@@ -69,17 +69,6 @@ def gather(program: Program, node: Any, inputs: Inputs, attributes: Attributes) 
     return [out]
 
 
-def row_places(x: Value, like: Sequence[int]) -> list[int]:
-    """x's steps along the axes of `like` that are not its batch axis."""
-    return [s for s, d in zip(x.row_strides, like, strict=True) if d != BATCH]
-
-
-def _aligned(x: Value, index: Value) -> None:
-    pairs = list(zip(x.shape, index.shape, strict=True))
-    if any(d == BATCH != x_d or (x_d == BATCH and d not in (1, BATCH)) for x_d, d in pairs):
-        raise Unsupported(f"an index of {index.shape} into {x.shape}, whose batch axes do not meet")
-
-
 def gather_elements(program: Program, node: Any, inputs: Inputs, attributes: Attributes) -> list[Value]:
     x, index = program.placed(given(inputs)), program.placed(given(inputs, 1))
     axis = range(len(x.shape))[attributes.get("axis", 0)]

@@ -152,16 +152,17 @@ class Program:
         size = (items or value.size) * value.item
         return replace(value, offset=self.places.take(-(-size // 64) * 64 + PAD_BYTES))
 
-    def like(self, source: Value, shape: Sequence[int]) -> Value:
-        """Room for elements of `source`, moved."""
-        return replace(self.scratch(shape, source.dtype), bounds=source.range_or_none, origin=source.origin)
+    def like(self, source: Value, shape: Sequence[int], every: bool = False) -> Value:
+        """Room for elements of `source`, moved; every: each of them is among those."""
+        origin = source.origin if every else ""
+        return replace(self.scratch(shape, source.dtype), bounds=source.range_or_none, origin=origin)
 
     def padded(self, value: Value) -> Value:
         """The value where a whole vector past its end may be read."""
         value = self.placed(value)
         if value.padded:
             return value
-        out = self.like(value, value.shape)
+        out = self.like(value, value.shape, every=True)
         self.strided(out, value, [value.size], [1], [1])
         return out
 
@@ -277,7 +278,7 @@ class Program:
                 step *= got
         if step == math.prod(dims):
             return value
-        out = self.like(value, shape)
+        out = self.like(value, shape, every=True)
         self.strided(out, value, dims, strides(dims), of)
         return out
 
@@ -301,11 +302,11 @@ def strides(dims: Sequence[int]) -> list[int]:
 
 def view(value: Value, shape: Sequence[int], offset: int = 0) -> Value:
     """The same memory under another shape, `offset` elements further."""
-    const = value.const
+    const, row = value.const, [d for d in shape if d != BATCH]
     if const is not None:
-        row = [d for d in shape if d != BATCH]
         const = const.reshape(-1)[offset : offset + math.prod(row)].reshape(row)
-    return replace(value, shape=tuple(shape), offset=value.offset + offset * value.item, const=const)
+    origin = value.origin if math.prod(row) == value.size else ""
+    return replace(value, shape=tuple(shape), offset=value.offset + offset * value.item, const=const, origin=origin)
 
 
 Lowering = Callable[[Program, Any, list[Value | None], dict[str, Any]], list[Value]]

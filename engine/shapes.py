@@ -76,7 +76,7 @@ def transposed(program: Program, x: Value, order: Sequence[int]) -> Value:
         return view(x, shape)
     axes = [a for a in order if x.shape[a] != BATCH]
     dims = [x.shape[a] for a in axes]
-    out = program.like(x, shape)
+    out = program.like(x, shape, every=True)
     program.strided(out, x, dims, strides(dims), [x.row_strides[a] for a in axes])
     return out
 
@@ -174,7 +174,7 @@ def spread(program: Program, x: Value, shape: Sequence[int]) -> Value:
     of = [0 if x.shape[i] == 1 else x.row_strides[i] for i in axes]
     if features(shape) == x.size and x.batched:
         return view(x, shape)
-    out = program.like(x, shape)
+    out = program.like(x, shape, every=True)
     program.strided(out, x, dims, strides(dims), of)
     return out
 

@@ -304,6 +304,7 @@ BEYOND: dict[str, tuple[tuple[int, ...], Callable[[StepGraph, str], str]]] = {
         lambda g, x: g.op("Pow", g.op("Add", g.op("Abs", x), g.weight([0.5])), g.noise(5)),
     ),
     "Pow, computed exponents": ((3, 5), lambda g, x: g.op("Pow", g.op("Exp", "h"), x)),
+    "Einsum, a sum of one term": ((3,), lambda g, x: g.op("Einsum", x, equation="bij->bi")),
     "ReduceProd": ((3,), lambda g, x: g.op("ReduceProd", x, axes=[2], keepdims=0)),
 }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
-from pairing import in_turn, microseconds, spread
+from pairing import heading, in_turn, microseconds, spread
 
 from undertow.engine import Engine
 
@@ -63,7 +63,7 @@ def compare(what: str, artifact, bare: ort.InferenceSession, engine: Engine, cou
 
 def main() -> None:
     print(
-        f"numpy {np.__version__}, onnxruntime {ort.__version__}, python {sys.version.split()[0]}; one thread; {ROUNDS} rounds"
+        f"{heading('numba', 'numpy', 'onnxruntime')}; one thread; median (range) of {ROUNDS} rounds, the sides in turn"
     )
     for kind, build in (("LSTM", lstm_step), ("GRU", gru_step)):
         for width, hidden in ((16, 32), (40, 128)):

@@ -4,6 +4,7 @@ import base64
 import io
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -40,7 +41,7 @@ class DeadLetters:
             os.fsync(folder)
             os.close(folder)
         except OSError as error:
-            raise ConnectorError(f"{self.path}: dead letters cannot be written ({error.strerror})") from error
+            raise self._refused(error) from error
 
     def _finished(self, length: int) -> int:
         """Bytes past `length` up to the end of the last finished line."""
@@ -49,22 +50,35 @@ class DeadLetters:
             return file.read().rfind(b"\n") + 1
 
     def write(self, record: Record, reason: UndertowError) -> None:
-        assert self._file is not None
         line: dict[str, Any] = {"reason": str(reason), "error": type(reason).__name__}
         line |= {"stream": stream_name(record.key), "partition": record.partition, "offset": record.offset}
         line |= _payload(record.value)
-        self._file.write(msgspec.json.encode(line) + b"\n")
+        try:
+            self._opened.write(msgspec.json.encode(line) + b"\n")
+        except OSError as error:
+            raise self._refused(error) from error
 
     def flush(self) -> int:
         """Makes everything durable; how long the file is."""
-        assert self._file is not None
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        return self._file.tell()
+        try:
+            self._opened.flush()
+            os.fsync(self._opened.fileno())
+            return self._opened.tell()
+        except OSError as error:
+            raise self._refused(error) from error
+
+    @property
+    def _opened(self) -> BinaryIO:
+        assert self._file is not None, "write before open"
+        return self._file
+
+    def _refused(self, error: OSError) -> ConnectorError:
+        return ConnectorError(f"{self.path}: dead letters cannot be written ({error.strerror})")
 
     def close(self) -> None:
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # what a full disk refuses was told by `write` or `flush`
+                self._file.close()
 
 
 def _payload(value: Any) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The processor on memory: what comes out does not depend on polls, company or crashes, and is what the oracle gives."""
 
 import json
+import resource
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -337,3 +338,23 @@ def test_interleaving_keeps_partitions_in_order() -> None:
     for p in {r.partition for r in records}:
         assert [r.offset for r in mixed if r.partition == p] == [r.offset for r in records if r.partition == p]
     assert len(mixed) == len(records)
+
+
+@pytest.mark.parametrize(
+    ("room", "message"), [(100, "dead letters cannot be written"), (10**4, "the store cannot be written")]
+)
+def test_a_full_disk(tmp_path: Path, room: int, message: str) -> None:
+    """Files that may not grow any more are an error that says which; once they may, the run goes on to the very same end."""
+    placed, sink = pipeline(tmp_path, plain(), DEAD.format("") + NOW_AND_THEN), MemorySink()
+    records = [Record("p", i, i + 1, "k", np.full((1, SIZE), 1 if i % 2 else np.nan, np.float32)) for i in range(20)]
+    run(placed, source=MemorySource(records[:8]), sink=sink)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "dead.jsonl").stat().st_size + room, hard))
+    try:
+        with pytest.raises((ut.ConnectorError, ut.CheckpointError), match=rf"{message} \(.*File too large\)"):
+            run(placed, source=MemorySource(records), sink=sink)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    run(placed, source=MemorySource(records), sink=sink)
+    assert [line["offset"] for line in letters(tmp_path)] == list(range(0, 20, 2))
+    assert sink.outputs("k")["y"][:, 0].tolist() == list(range(1, 11))

@@ -212,6 +212,22 @@ def test_a_signal_ends_it_well(tmp_path: Path, whole: Path, number: signal.Signa
     assert dead(tmp_path) == dead(whole)
 
 
+def test_a_second_signal_ends_it_at_once(tmp_path: Path, whole: Path) -> None:
+    """SIGINT right behind SIGTERM: exit 1 without a checkpoint, as after kill -9; the next run gives the rest."""
+    lay_out(tmp_path, "1.0", commit=0.01)
+    with started(tmp_path) as process:
+        wait_for(lambda: size(tmp_path / "out.jsonl") > 2000, process)
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 1, err
+    assert "stopped_by" not in err
+    lay_out(tmp_path, commit=0.01)
+    done = undertow(tmp_path, "pipeline.toml", "--json")
+    assert json.loads(done.stdout)["replayed"] > 0
+    assert lines_by_stream(tmp_path) == lines_by_stream(whole)
+
+
 @contextmanager
 def started(folder: Path, **options: Any) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(

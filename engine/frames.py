@@ -16,6 +16,8 @@ class Intake:
 
     def __init__(self, spec: StepSpec, limits: Mapping[str, int]):
         self.spec, self.limits, self._finite = spec, limits, compiled().finite
+        first = spec.inputs[0]
+        self._plain_input = len(spec.inputs) == 1 and first.dtype == "float32" and len(first.shape) < 4
 
     def by_name(self, given: Any) -> list[Any]:
         """The arrays in the order of the model's inputs. Raises FrameError where names are missing or unknown."""
@@ -58,7 +60,9 @@ class Intake:
         return [self.array(a, t, (count,), what) for a, t in zip(self.by_name(given), self.spec.inputs, strict=True)]
 
     def fit(self, inputs: list[np.ndarray]) -> bool:
-        """Whether every frame may be stepped."""
+        """Whether every frame of a `batch` may be stepped."""
+        if self._plain_input:
+            return self._finite(inputs[0])
         return all(self._fits(t, a) for t, a in zip(self.spec.inputs, inputs, strict=True))
 
     def bad_rows(self, inputs: list[np.ndarray], keys: Sequence[Key]) -> dict[Key, UndertowError]:

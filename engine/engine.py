@@ -133,7 +133,7 @@ class Engine:
         keys = list(chunks)
         with self._lock:
             now = self._tick()
-            arrays, errors = self._intake.chunks(chunks)
+            arrays, errors, inputs = self._intake.chunks(chunks)
             if errors:
                 keys = [k for k in keys if k not in errors]
             slots, found = self._arena.index.find(keys)
@@ -142,11 +142,12 @@ class Engine:
                 self._settle(keys, slots, found, now, more)
             if more:
                 errors.update(more)
+                inputs = None
                 good = slots >= 0
                 arrays = [[a for a, keep in zip(column, good, strict=True) if keep] for column in arrays]
                 keys, slots = [k for k, keep in zip(keys, good, strict=True) if keep], slots[good]
             counts = np.fromiter(map(len, arrays[0]), np.int64, len(keys))
-            inputs = [self._intake.joined(i, column) for i, column in enumerate(arrays)]
+            inputs = inputs or [self._intake.joined(i, column) for i, column in enumerate(arrays)]
             outputs, rows = self._advance(slots, counts, inputs, now)
         ends = np.cumsum(rows)
         cuts = list(map(slice, (ends - rows).tolist(), ends.tolist()))
@@ -161,7 +162,7 @@ class Engine:
 
     def check(self, key: Key, chunk: Arrays) -> list[np.ndarray]:
         """The chunk `(T, *frame)` as `push` would take it, an array for each input; touches no stream. Raises FrameError."""
-        columns, errors = self._intake.chunks({key: chunk})
+        columns, errors, _ = self._intake.chunks({key: chunk})
         if errors:
             raise errors[key]
         return [column[0] for column in columns]

@@ -74,13 +74,17 @@ class Intake:
                     errors[key] = self._refusal(key, tensor, row)
         return errors
 
-    def chunks(self, given: Mapping[Key, Any]) -> tuple[list[list[np.ndarray]], dict[Key, UndertowError]]:
-        """For each input the streams' chunks, without those that have an error."""
+    def chunks(
+        self, given: Mapping[Key, Any]
+    ) -> tuple[list[list[np.ndarray]], dict[Key, UndertowError], list[np.ndarray] | None]:
+        """For each input the streams' chunks, without those that have an error; and end to end where that was done for the check."""
         columns: list[list[np.ndarray]] = [[] for _ in self.spec.inputs]
         if len(columns) == 1:
             bare = [self._bare(chunk) for chunk in given.values()]
             if all(map(self._plain, bare)):
-                return [bare], {}
+                joined = self.joined(0, bare)
+                if self._fits(self.spec.inputs[0], joined):
+                    return [bare], {}, [joined]
         errors: dict[Key, UndertowError] = {}
         for key, chunk in given.items():
             try:
@@ -100,7 +104,7 @@ class Intake:
                 continue
             for column, array in zip(columns, arrays, strict=True):
                 column.append(array)
-        return columns, errors
+        return columns, errors, None
 
     def _bare(self, chunk: Any) -> Any:
         """The one input's chunk, which may come by name."""
@@ -108,15 +112,10 @@ class Intake:
         return chunk[name] if type(chunk) is dict and len(chunk) == 1 and name in chunk else chunk
 
     def _plain(self, chunk: Any) -> bool:
-        """The chunk is an array of the right shape and dtype, and every value may be stepped."""
+        """The chunk is an array of the right shape and dtype."""
         tensor = self.spec.inputs[0]
-        return (
-            type(chunk) is np.ndarray
-            and chunk.dtype == tensor.dtype
-            and chunk.ndim == len(tensor.shape) + 1
-            and chunk.shape[1:] == tensor.shape
-            and self._fits(tensor, chunk)
-        )
+        plain = type(chunk) is np.ndarray and chunk.dtype == tensor.dtype and chunk.ndim == len(tensor.shape) + 1
+        return plain and chunk.shape[1:] == tensor.shape
 
     def joined(self, i: int, column: list[np.ndarray]) -> np.ndarray:
         """One input's chunks end to end."""

@@ -4,7 +4,8 @@ Every output adds its products in the order of k, one fused multiply-add each, w
 block of four, so a row does not depend on the rows beside it. Weights are packed in panels of 32 columns, `(N / 32, K, 32)`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,46 +32,55 @@ def pack(weights: np.ndarray) -> np.ndarray:
 def _block(rows: int, panels: int) -> Any:
     """z (rows, panels * 32) = start + x (rows, k) @ w in registers: addresses of each row's x, start and z; w and k."""
     names = [f"{what}{r}" for what in "xsz" for r in range(rows)]
+    columns = [(p, v) for p in range(panels) for v in range(VECTORS)]
 
     def codegen(context: Any, b: Any, signature: Any, values: Sequence[Any]) -> Any:
         x, start, z = (values[i * rows : (i + 1) * rows] for i in range(3))
         w, k = values[3 * rows :]
-        columns = [(p, v) for p in range(panels) for v in range(VECTORS)]
-        at = lambda base, p, v: b.add(base, _I64((p * PANEL + v * LANES) * 4))  # noqa: E731
-        first = [[_load(b, at(start[r], p, v)) for p, v in columns] for r in range(rows)]
-        x = [_pointer(b, value, _FLOAT) for value in x]
-        before, loop, done = b.block, b.append_basic_block("k"), b.append_basic_block("done")
-        b.branch(loop)
-        b.position_at_end(loop)
-        i = b.phi(_I64)
-        i.add_incoming(_I64(0), before)
-        sums = [[b.phi(_VECTOR) for _ in columns] for _ in range(rows)]
         panel_bytes = b.mul(k, _I64(PANEL * 4))
-        here = b.add(w, b.mul(i, _I64(PANEL * 4)))
-        weights = [_load(b, b.add(b.add(here, b.mul(panel_bytes, _I64(p))), _I64(v * LANES * 4))) for p, v in columns]
-        new = []
+
+        def weights(i: Any) -> list[Any]:
+            here = b.add(w, b.mul(i, _I64(PANEL * 4)))
+            return [b.add(b.add(here, b.mul(panel_bytes, _I64(p))), _I64(v * LANES * 4)) for p, v in columns]
+
+        at = lambda base, p, v: b.add(base, _I64((p * PANEL + v * LANES) * 4))  # noqa: E731
+        begin = [[_load(b, at(start[r], p, v)) for p, v in columns] for r in range(rows)]
+        done = _accumulate(b, x, k, begin, range(len(columns)), weights)
         for r in range(rows):
-            every = _splat(b, b.load(b.gep(x[r], [i]), align=4))
-            new.append(
-                [_call(b, "llvm.fma.v16f32", _VECTOR, every, weights[c], sums[r][c]) for c in range(len(columns))]
-            )
-        following = b.add(i, _I64(1))
-        i.add_incoming(following, loop)
-        for r in range(rows):
-            for c in range(len(columns)):
-                sums[r][c].add_incoming(first[r][c], before)
-                sums[r][c].add_incoming(new[r][c], loop)
-        b.cbranch(b.icmp_signed("<", following, k), loop, done)
-        b.position_at_end(done)
-        for r in range(rows):
-            for c, (p, v) in enumerate(columns):
-                _store(b, at(z[r], p, v), new[r][c])
+            for value, (p, v) in zip(done[r], columns, strict=True):
+                _store(b, at(z[r], p, v), value)
         return context.get_dummy_value()
 
     arguments = ", ".join([*names, "w", "k"])
     scope: dict[str, Any] = {"result": types.void(*[types.int64] * (3 * rows + 2)), "codegen": codegen}
     exec(f"def block(typingctx, {arguments}):\n    return result, codegen\n", scope)
     return intrinsic(scope["block"])
+
+
+def _accumulate(
+    b: Any, x: Sequence[Any], k: Any, begin: list[list[Any]], chosen: Sequence[int], weights: Callable[[Any], list[Any]]
+) -> list[list[Any]]:
+    """begin[r][c] + sum over i < k of x[r][i] * w, in the order of i, for c in chosen; weights(i): an address for each of those."""
+    x = [_pointer(b, value, _FLOAT) for value in x]
+    before, loop, done = b.block, b.append_basic_block("k"), b.append_basic_block("done")
+    b.branch(loop)
+    b.position_at_end(loop)
+    i = b.phi(_I64)
+    i.add_incoming(_I64(0), before)
+    sums = [{c: b.phi(_VECTOR) for c in chosen} for _ in x]
+    loaded = dict(zip(chosen, [_load(b, address) for address in weights(i)], strict=True))
+    new = [list(row) for row in begin]
+    for r, pointer in enumerate(x):
+        every = _splat(b, b.load(b.gep(pointer, [i]), align=4))
+        for c in chosen:
+            new[r][c] = _call(b, "llvm.fma.v16f32", _VECTOR, every, loaded[c], sums[r][c])
+            sums[r][c].add_incoming(begin[r][c], before)
+            sums[r][c].add_incoming(new[r][c], loop)
+    following = b.add(i, _I64(1))
+    i.add_incoming(following, loop)
+    b.cbranch(b.icmp_signed("<", following, k), loop, done)
+    b.position_at_end(done)
+    return new
 
 
 _four, _one1, _one2, _one4 = _block(ROWS, 1), _block(1, 1), _block(1, 2), _block(1, 4)
@@ -131,7 +141,8 @@ def _gates(rows: int, sums: int, of_x: Sequence[int], of_h: Sequence[int]) -> An
         done = [list(begin) for _ in range(rows)]
         second = b.add(weights, b.mul(k_x, _I64(4 * LANES * len(of_x))))
         for at, w, k, chosen in ((0, weights, k_x, of_x), (rows, second, k_h, of_h)):
-            done = _accumulate(b, values[at : at + rows], w, k, chosen, done)
+            places = partial(_in_line, b, w, len(chosen))
+            done = _accumulate(b, values[at : at + rows], k, done, chosen, places)
         return context.make_tuple(b, signature.return_type, [v for row in done for v in row])
 
     arguments = ", ".join([*names, "bias", "weights", "k_x", "k_h"])
@@ -141,29 +152,10 @@ def _gates(rows: int, sums: int, of_x: Sequence[int], of_h: Sequence[int]) -> An
     return intrinsic(scope["gates"])
 
 
-def _accumulate(b: Any, x: Sequence[Any], w: Any, k: Any, chosen: Sequence[int], begin: list[list[Any]]) -> Any:
-    """begin[r][c] + sum over k of x[r][k] * w[k][i], in the order of k, for c = chosen[i]."""
-    x = [_pointer(b, value, _FLOAT) for value in x]
-    before, loop, done = b.block, b.append_basic_block("k"), b.append_basic_block("done")
-    b.branch(loop)
-    b.position_at_end(loop)
-    i = b.phi(_I64)
-    i.add_incoming(_I64(0), before)
-    sums = [{c: b.phi(_VECTOR) for c in chosen} for _ in x]
-    here = b.add(w, b.mul(i, _I64(4 * LANES * len(chosen))))
-    weights = {c: _load(b, b.add(here, _I64(4 * LANES * n))) for n, c in enumerate(chosen)}
-    new = [list(row) for row in begin]
-    for r, pointer in enumerate(x):
-        every = _splat(b, b.load(b.gep(pointer, [i]), align=4))
-        for c in chosen:
-            new[r][c] = _call(b, "llvm.fma.v16f32", _VECTOR, every, weights[c], sums[r][c])
-            sums[r][c].add_incoming(begin[r][c], before)
-            sums[r][c].add_incoming(new[r][c], loop)
-    following = b.add(i, _I64(1))
-    i.add_incoming(following, loop)
-    b.cbranch(b.icmp_signed("<", following, k), loop, done)
-    b.position_at_end(done)
-    return new
+def _in_line(b: Any, w: Any, count: int, i: Any) -> list[Any]:
+    """Addresses of w[i] (count, 16)."""
+    here = b.add(w, b.mul(i, _I64(4 * LANES * count)))
+    return [b.add(here, _I64(4 * LANES * n)) for n in range(count)]
 
 
 LSTM_SUMS, GRU_SUMS = (4, (0, 1, 2, 3), (0, 1, 2, 3)), (4, (0, 1, 2), (0, 1, 3))

@@ -1,6 +1,7 @@
 """The state arena: one row of bytes for each resident stream, the slots that streams own, and the index from keys to slots."""
 
 import mmap
+from typing import Protocol
 
 import numpy as np
 
@@ -8,6 +9,18 @@ from .artifact import StepSpec
 from .errors import ArenaFullError, StreamError, UnknownStreamError
 from .index import Key, KeyIndex
 from .layout import FRAMES, LAST_ACTIVE, Layout
+
+
+class Follower(Protocol):
+    """Keeps states elsewhere, where steps read and write them."""
+
+    def pull(self, slots: np.ndarray) -> None:
+        """Brings the arena's rows of these slots up to date."""
+        ...
+
+    def wrote(self, slot: int) -> None:
+        """The arena's row of this slot is newer than what it keeps."""
+        ...
 
 
 class Arena:
@@ -30,6 +43,23 @@ class Arena:
         self._free: list[int] = []
         self._fresh = 0  # slots below were used before
         self._initial = self.layout.initial_row(spec)
+        self._follower: Follower | None = None
+
+    def follow(self, follower: Follower) -> None:
+        """From now on steps change the follower's states, and rows are read and written through `read` and `write`."""
+        self._follower = follower
+
+    def read(self, slots: np.ndarray) -> np.ndarray:
+        """Copies of rows, uint8 (n, row_bytes)."""
+        if self._follower is not None:
+            self._follower.pull(slots)
+        return self.rows[slots]
+
+    def write(self, slot: int, row: np.ndarray) -> None:
+        """Replaces one row, uint8 (row_bytes,)."""
+        self.rows[slot] = row
+        if self._follower is not None:
+            self._follower.wrote(slot)
 
     def slot(self, key: Key) -> int:
         """The slot of a resident stream. Raises UnknownStreamError."""
@@ -54,7 +84,7 @@ class Arena:
             raise ArenaFullError(
                 f"stream {key!r}: all {self.max_streams} slots are taken; close or drop streams, set idle_timeout_s, or raise max_streams"
             )
-        self.rows[slot] = self._initial
+        self.write(slot, self._initial)
         self.last_active[slot] = now
         self.index.add(int(key) if isinstance(key, np.integer) else key, slot)
         return slot
@@ -73,6 +103,8 @@ class Arena:
 
     def state(self, slot: int) -> dict[str, np.ndarray]:
         """Copies of a stream's states by name."""
+        if self._follower is not None:
+            self._follower.pull(np.array([slot], np.int64))
         return {s.name: self.column(s.name)[slot].copy() for s in self.spec.states}
 
     def column(self, name: str) -> np.ndarray:

@@ -12,9 +12,11 @@ from .errors import BackendError
 from .numba_backend import NumbaBackend, seconds
 
 if TYPE_CHECKING:
+    from .device_backend import DeviceBackend
     from .ort_backend import OrtBackend
+    from .ort_session import Provider
 
-Backend: TypeAlias = "NumbaBackend | OrtBackend"
+Backend: TypeAlias = "NumbaBackend | OrtBackend | DeviceBackend"
 _SIZES = (1, 16, 256)
 _MARGIN = 0.8  # ONNX Runtime takes a batch size over where it needs less than this share of the compiled program's time
 
@@ -47,7 +49,7 @@ class Backends:
 
 
 def choose_backends(
-    artifact: Artifact, arena: Arena, backend: str, providers: Sequence[str] | None, threads: int, max_batch: int
+    artifact: Artifact, arena: Arena, backend: str, providers: Sequence["Provider"] | None, threads: int, max_batch: int
 ) -> Backends:
     """The backends for `backend` "numba", "ort" or "auto". Raises BackendError."""
     if backend not in ("auto", "numba", "ort"):
@@ -59,9 +61,9 @@ def choose_backends(
         return Backends([1], [compiled])
     from .ort_backend import OrtBackend  # ONNX Runtime is slow to import, and the compiled backend does without
 
-    ort = OrtBackend(artifact, arena, threads, providers, max_batch)
     if backend == "ort":
-        return Backends([1], [ort])
+        return Backends([1], [_on_onnx_runtime(artifact, arena, threads, providers, max_batch)])
+    ort = OrtBackend(artifact, arena, threads, providers, max_batch)
     try:
         compiled = NumbaBackend(artifact, arena, threads)
     except BackendError:
@@ -76,8 +78,22 @@ def choose_backends(
     return Backends(sizes, chosen)
 
 
+def _on_onnx_runtime(
+    artifact: Artifact, arena: Arena, threads: int, providers: Sequence["Provider"] | None, max_batch: int
+) -> "OrtBackend | DeviceBackend":
+    """States stay on the first provider's device, where it has one."""
+    from .device_backend import DeviceBackend
+    from .ort_backend import OrtBackend
+    from .ort_session import device_of
+
+    device = device_of(providers)
+    if device is None or not artifact.spec.states:
+        return OrtBackend(artifact, arena, threads, providers, max_batch)
+    return DeviceBackend(artifact, arena, threads, providers, max_batch, device)
+
+
 def _race(
-    artifact: Artifact, max_streams: int, threads: int, providers: Sequence[str] | None, max_batch: int
+    artifact: Artifact, max_streams: int, threads: int, providers: Sequence["Provider"] | None, max_batch: int
 ) -> list[tuple[int, str]]:
     """The faster backend from each batch size on, measured on an arena of its own."""
     from .ort_backend import OrtBackend

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from .kernels import KNOWN, NO_KEY, TWICE
 from .snapshot import read_checkpoint, snapshot, unpack_snapshot, write_checkpoint
 from .stream import Stream
 
+if TYPE_CHECKING:
+    from .ort_session import Provider
+
 Arrays = Any  # one array, or a dict of arrays by name where the model has several inputs or outputs
 
 
@@ -26,7 +29,9 @@ class Engine:
 
     model: path of a step artifact, or an `Artifact`.
     backend: "numba" (compiled), "ort" (ONNX Runtime) or "auto" (measures both at load, takes the faster at each batch size).
-    providers: ONNX Runtime execution providers, for "ort" and "auto"; one that is absent is an error.
+    providers: ONNX Runtime execution providers, names or `(name, options)`, for "ort" and "auto"; one that is absent is an error.
+        With "ort" and CUDA first, states of all max_streams stay in the device's memory and frames alone go there. With "auto",
+        whose compiled program shares the states, and with other providers, TensorRT too, states are copied there and back at each step.
     max_streams: how many streams may be resident; more raise ArenaFullError for the new stream alone.
     threads: threads that a large batch is split over.
     idle_timeout_s: streams without a frame for so long are flushed and forgotten; `on_expire(key, tail)` is told.
@@ -40,7 +45,7 @@ class Engine:
         model: str | PathLike[str] | Artifact,
         *,
         backend: str = "auto",
-        providers: Sequence[str] | None = None,
+        providers: Sequence["Provider"] | None = None,
         max_streams: int = 4096,
         threads: int = 1,
         idle_timeout_s: float | None = None,
@@ -204,7 +209,7 @@ class Engine:
             slot = self._arena.slot(key)
             if new_key in self._arena.index:
                 raise StreamError(f"stream {new_key!r} is resident already; drop it before forking {key!r} onto it")
-            self._put(new_key, self._arena.rows[slot].copy())
+            self._put(new_key, self._arena.read(np.array([slot], np.int64))[0])
 
     def drop(self, key: Key) -> None:
         """Forgets the stream without flushing it. Raises UnknownStreamError."""
@@ -268,7 +273,7 @@ class Engine:
     def _put(self, key: Key, row: np.ndarray) -> None:
         slot = self._arena.index.get(key)
         slot = self._arena.open(key, 0) if slot < 0 else slot
-        self._arena.rows[slot] = row
+        self._arena.write(slot, row)
         self._arena.last_active[slot] = self._clock()
 
     def _single(self, count: int) -> np.ndarray:
@@ -305,9 +310,9 @@ class Engine:
         """Steps each stream over its next counts[i] rows of the inputs: the ready rows, in order, and how many each stream has."""
         spec = self.spec
         before = self._arena.frames[slots] if spec.delay or spec.frames_per_step > 1 else None
-        steps = counts
+        steps, rests = counts, []
         if spec.frames_per_step > 1 and before is not None:
-            inputs, steps = self._intake.whole_steps(self._arena, slots, before, counts, inputs)
+            inputs, steps, rests = self._intake.whole_steps(self._arena, slots, before, counts, inputs)
         if steps is self._ones or steps.base is self._ones:
             total, first = len(steps), self._first[: len(steps)]
         else:
@@ -322,6 +327,7 @@ class Engine:
             outputs = [y.reshape(-1, *y.shape[2:]) for y in outputs]
         if before is None:
             return outputs, rows
+        self._intake.hold(rests)
         self._arena.frames[slots] = before + counts
         hidden = np.clip(self._delay_rows - before // spec.frames_per_step * spec.outputs_per_step, 0, rows)
         if hidden.any():

@@ -10,6 +10,8 @@ from .artifact import StepSpec, TensorSpec
 from .errors import FrameError, UndertowError
 from .index import compiled
 
+Rest = tuple[np.ndarray, tuple[np.ndarray, np.ndarray], np.ndarray]  # an input's buffers, slots and places there, frames
+
 
 class Intake:
     """Checks and converts the frames of one model. limits: for inputs used as an index, how many entries there are."""
@@ -156,8 +158,8 @@ class Intake:
 
     def whole_steps(
         self, arena: Arena, slots: np.ndarray, before: np.ndarray, counts: np.ndarray, inputs: list[np.ndarray]
-    ) -> tuple[list[np.ndarray], np.ndarray]:
-        """Buffered and new frames as whole steps (S, K, *frame), and how many each stream has; the rest is buffered."""
+    ) -> tuple[list[np.ndarray], np.ndarray, list[Rest]]:
+        """Buffered and new frames as whole steps (S, K, *frame), how many each stream has, and the rest, for `hold` after the steps."""
         k = self.spec.frames_per_step
         held = before % k
         total = held + counts
@@ -166,16 +168,22 @@ class Intake:
         place = np.arange(int(total.sum())) - starts[stream]
         old = place < held[stream]
         stepped = place < (steps * k)[stream]
-        out = []
+        rest = ~stepped
+        where, out, rests = (slots[stream[rest]], (place - (steps * k)[stream])[rest]), [], []
         for tensor, array in zip(self.spec.inputs, inputs, strict=True):
             buffer = arena.pending(tensor.name)
             frames = np.empty((len(place), *tensor.shape), tensor.dtype)
             frames[old] = buffer[slots[stream[old]], place[old]]
             frames[~old] = array
-            rest = ~stepped
-            buffer[slots[stream[rest]], (place - (steps * k)[stream])[rest]] = frames[rest]
+            rests.append((buffer, where, frames[rest]))
             out.append(frames[stepped].reshape(-1, k, *tensor.shape))
-        return out, steps
+        return out, steps, rests
+
+    @staticmethod
+    def hold(rests: list[Rest]) -> None:
+        """Buffers what is too little for a step; only now, so that a step that fails leaves the buffers as they were."""
+        for buffer, where, frames in rests:
+            buffer[where] = frames
 
     def tail(self, arena: Arena, slot: int, held: int, steps: int) -> list[np.ndarray]:
         """The buffered frames and zeros after the end, as so many steps."""

@@ -3,15 +3,13 @@
 from collections.abc import Sequence
 
 import numpy as np
-import onnxruntime as ort
 
 from .arena import Arena, address
 from .artifact import Artifact
 from .errors import BackendError
 from .limits import index_limits
+from .ort_session import Provider, open_session
 from .scheduler import waves
-
-_QUIET = 3  # errors only
 
 
 class OrtBackend:
@@ -19,23 +17,10 @@ class OrtBackend:
 
     name = "ort"
 
-    def __init__(self, artifact: Artifact, arena: Arena, threads: int, providers: Sequence[str] | None, max_batch: int):
-        chosen = list(providers or ["CPUExecutionProvider"])
-        absent = [p for p in chosen if p not in ort.get_available_providers()]
-        if absent:
-            raise BackendError(
-                f"execution provider {absent[0]!r} is not in this ONNX Runtime; it has {ort.get_available_providers()}"
-            )
-        options = ort.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, _QUIET
-        try:
-            self.session = ort.InferenceSession(artifact.model.SerializeToString(), options, providers=chosen)
-        except Exception as error:  # onnxruntime's own errors share no public base
-            raise BackendError(f"{artifact.name}: ONNX Runtime cannot load the step graph: {error}") from error
-        if self.session.get_providers()[0] != chosen[0]:
-            raise BackendError(
-                f"execution provider {chosen[0]!r} was asked for, ONNX Runtime fell back to {self.session.get_providers()}"
-            )
+    def __init__(
+        self, artifact: Artifact, arena: Arena, threads: int, providers: Sequence[Provider] | None, max_batch: int
+    ):
+        self.session = open_session(artifact.model, artifact.name, threads, providers)
         self.limits = index_limits(artifact)
         self._name, self._spec, self._arena, self._max_batch = artifact.name, artifact.spec, arena, max_batch
         self._states = {s.name: arena.column(s.name) for s in self._spec.states}

@@ -33,7 +33,7 @@ class _Checkpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def snapshot(arena: Arena, fingerprint: bytes, slot: int) -> bytes:
     """The stream in this slot as portable bytes."""
-    return _seal(_SNAPSHOT, _Snapshot(fingerprint, _states(arena), arena.rows[slot].tobytes()))
+    return _seal(_SNAPSHOT, _Snapshot(fingerprint, _states(arena), arena.read(np.array([slot], np.int64)).tobytes()))
 
 
 def unpack_snapshot(arena: Arena, fingerprint: bytes, key: Key, blob: bytes) -> np.ndarray:
@@ -55,7 +55,7 @@ def write_checkpoint(arena: Arena, fingerprint: bytes, path: str | os.PathLike[s
     residents = arena.index.items()
     keys: list[Any] = [(key,) if isinstance(key, bytes) else key for key, _ in residents]
     slots = np.array([slot for _, slot in residents], np.int64)
-    data = _seal(_CHECKPOINT, _Checkpoint(fingerprint, _states(arena), keys, arena.rows[slots].tobytes()))
+    data = _seal(_CHECKPOINT, _Checkpoint(fingerprint, _states(arena), keys, arena.read(slots).tobytes()))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("wb") as file:
         file.write(data)

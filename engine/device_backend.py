@@ -1,0 +1,111 @@
+"""Runs a step graph where the states lie on the provider's device: frames go there, outputs come back, states stay."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .arena import Arena, address
+from .artifact import Artifact
+from .device_graphs import SLOTS, step_model
+from .device_states import DeviceStates
+from .errors import BackendError
+from .limits import index_limits
+from .ort_session import Provider, open_session
+from .scheduler import waves
+
+
+class DeviceBackend:
+    """An inference session of the step graph over states on a device; one call a wave, in which all streams step or none."""
+
+    name = "ort"
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        arena: Arena,
+        threads: int,
+        providers: Sequence[Provider] | None,
+        max_batch: int,
+        device: tuple[str, int],
+    ):
+        self.session = open_session(step_model(artifact), artifact.name, threads, providers)
+        self.states = DeviceStates(artifact, arena, providers, device)
+        self.limits = index_limits(artifact)
+        self._name, self._spec, self._arena, self._max_batch = artifact.name, artifact.spec, arena, max_batch
+        self._binding = self.session.io_binding()
+        self.states.bind(self._binding)
+
+    def run(
+        self,
+        slots: np.ndarray,
+        first: np.ndarray,
+        length: np.ndarray,
+        valid: np.ndarray,
+        now: int,
+        inputs: list[np.ndarray],
+        outputs: list[np.ndarray],
+    ) -> None:
+        """Steps stream i over rows first[i] .. first[i] + length[i] of the inputs, in order; the outputs get the same rows.
+
+        Raises BackendError where ONNX Runtime fails; no stream has changed then.
+        """
+        moving = slots[length > 0]
+        try:
+            self.states.refresh(moving)
+            self._steps(moving, slots, first, length, valid, inputs, outputs)
+        except Exception as error:  # onnxruntime's own errors share no public base
+            raise BackendError(f"{self._name}: ONNX Runtime failed within a step: {error}") from error
+        self.states.stepped(moving)
+        self._arena.frames[slots] += valid
+        self._arena.last_active[slots] = now
+
+    def _steps(
+        self,
+        moving: np.ndarray,
+        slots: np.ndarray,
+        first: np.ndarray,
+        length: np.ndarray,
+        valid: np.ndarray,
+        inputs: list[np.ndarray],
+        outputs: list[np.ndarray],
+    ) -> None:
+        """All waves, or none: a wave that fails has changed nothing, and those before it are undone."""
+        k = self._spec.frames_per_step
+        many = len(moving) > self._max_batch or int(length.max(initial=0)) > 1
+        before = self.states.copy(moving) if many else None
+        try:
+            for t, chosen in waves(length, self._max_batch):
+                self._wave(slots[chosen], first[chosen] + t, valid[chosen] - t * k, inputs, outputs)
+        except Exception:
+            if before is not None:
+                self.states.put_back(moving, before)
+            raise
+
+    def _wave(
+        self,
+        slots: np.ndarray,
+        rows: np.ndarray,
+        valid: np.ndarray,
+        inputs: list[np.ndarray],
+        outputs: list[np.ndarray],
+    ) -> None:
+        spec, binding = self._spec, self._binding
+        whole = len(rows) == len(inputs[0]) and rows[0] == 0 and bool((np.diff(rows) == 1).all())
+        given = {t.name: x if whole else x[rows] for t, x in zip(spec.inputs, inputs, strict=True)}
+        frames = {SLOTS: slots, **given}
+        if spec.valid_input:
+            frames[spec.valid_input] = np.clip(valid, 0, spec.frames_per_step)
+        made = {  # without frames that go through, which ONNX Runtime does not write
+            t.name: y if whole else np.empty((len(rows), *y.shape[1:]), y.dtype)
+            for t, y in zip(spec.outputs, outputs, strict=True)
+            if t.name not in frames
+        }
+        for name, array in frames.items():
+            binding.bind_cpu_input(name, array)
+        for name, array in made.items():
+            binding.bind_output(name, "cpu", 0, array.dtype, array.shape, address(array))
+        self.session.run_with_iobinding(binding)
+        results = frames | made
+        for tensor, array in zip(spec.outputs, outputs, strict=True):
+            if results[tensor.name] is not array:
+                array[rows] = results[tensor.name]

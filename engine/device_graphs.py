@@ -5,7 +5,7 @@ where the output lies elsewhere, so it writes the rows that are named and touche
 both are one tensor; what must come before a write therefore gives it its indices.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import onnx
@@ -54,11 +54,12 @@ def step_model(artifact: Artifact) -> onnx.ModelProto:
         )
     model.CopyFrom(artifact.model)
     graph, states = model.graph, changing(spec.states)
-    wanted = {t.name for t in spec.outputs}
+    wanted = [t.name for t in spec.outputs]
+    computed = [*wanted, *(s.next for s in states)]
     given = [v for v in graph.input if v.name not in {s.name for s in spec.states}]
     results = [v for v in graph.output if v.name in wanted]
     nodes = [helper.make_node("Gather", [arena(s), SLOTS], [s.name]) for s in spec.states]
-    nodes += [*graph.node, *_last([*(s.name for s in spec.states), *(s.next for s in states), *sorted(wanted)])]
+    nodes += [*_needed(graph.node, computed), *_last([*(s.name for s in spec.states), *computed])]
     nodes += [_scatter(s, s.next) for s in states]
     _replace(graph.input, [*given, _slots(), *(_arena(s, arena(s)) for s in spec.states)])
     _replace(graph.output, [*results, *(_arena(s, written(s)) for s in states)])
@@ -78,6 +79,26 @@ def put_model(states: Sequence[StateSpec]) -> onnx.ModelProto:
     nodes = [*_last([rows(s) for s in states]), *(_scatter(s, rows(s)) for s in states)]
     given = [_slots(), *(_arena(s, arena(s)) for s in states), *(_rows(s) for s in states)]
     return _model(nodes, given, [_arena(s, written(s)) for s in states])
+
+
+def _needed(nodes: Sequence[NodeProto], wanted: Iterable[str]) -> list[NodeProto]:
+    """Without the nodes that no wanted value needs: they would run, and could fail, after a write."""
+    names, kept = set(wanted), []
+    for node in reversed(nodes):
+        if names & set(node.output):
+            kept.append(node)
+            names.update(_reads(node))
+    return kept[::-1]
+
+
+def _reads(node: NodeProto) -> Iterator[str]:
+    """What a node reads, and what the graphs within it do."""
+    yield from node.input
+    for attribute in node.attribute:
+        for inner in (attribute.g, *attribute.graphs):
+            yield from (v.name for v in inner.output)
+            for each in inner.node:
+                yield from _reads(each)
 
 
 def _last(before: Sequence[str]) -> list[NodeProto]:

@@ -10,7 +10,9 @@ from .artifact import StepSpec, TensorSpec
 from .errors import FrameError, UndertowError
 from .index import compiled
 
-Rest = tuple[np.ndarray, tuple[np.ndarray, np.ndarray], np.ndarray]  # an input's buffers, slots and places there, frames
+Rest = tuple[
+    np.ndarray, tuple[np.ndarray, np.ndarray], np.ndarray
+]  # an input's buffers, slots and places there, frames
 
 
 class Intake:

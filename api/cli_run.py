@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from .connectors.config import PlacedPipeline, read_pipeline
-from .connectors.opening import Parts, open_parts
+from .connectors.opening import Parts, check_parts, open_parts
 from .connectors.running import run
 from .connectors.summary import Summary
 
@@ -19,7 +19,11 @@ LIVE_S, PLAIN_S = 0.25, 5.0  # between two looks at the figures: on a terminal, 
 
 @click.command("run")
 @click.argument("pipeline", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--check", is_flag=True, help="Validate everything, load the model, print the plan, and run nothing.")
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Validate the file, load the model, look at every input file's beginning, print the plan, run nothing.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the plan or the summary as JSON on stdout.")
 def run_command(pipeline: Path, check: bool, as_json: bool) -> None:
     """Run PIPELINE, a TOML file: from its source through the model to its sink.
@@ -31,11 +35,25 @@ def run_command(pipeline: Path, check: bool, as_json: bool) -> None:
     if as_json and not check and placed.pipeline.sink.__struct_config__.tag == "stdout":
         raise click.UsageError("--json writes the summary to stdout, and so does [sink] type = 'stdout'; leave one out")
     if check:
-        _print(_plan(placed, open_parts(placed, None, None)), as_json, err=False)
+        parts = open_parts(placed, None, None)
+        check_parts(parts)
+        _print(_plan(placed, parts), as_json, err=False)
         return
+    resumes = _resumes(placed)
+    if resumes:
+        click.echo(f"goes on from {placed.store_path}", err=True)
     with Progress(sys.stderr.isatty()) as told:
         summary = run(placed, told=told)
+    if resumes and not summary.records and summary.stopped_by is None:
+        click.echo(
+            "nothing was new: earlier runs committed all of the input; to do it again, move the store and the output away",
+            err=True,
+        )
     _print(_figures(summary), as_json, err=not as_json)
+
+
+def _resumes(placed: PlacedPipeline) -> bool:
+    return (placed.store_path / "data.mdb").exists()
 
 
 def _plan(placed: PlacedPipeline, parts: Parts) -> dict[str, Any]:
@@ -53,7 +71,7 @@ def _plan(placed: PlacedPipeline, parts: Parts) -> dict[str, Any]:
         "sink": msgspec.to_builtins(pipeline.sink),
         "delivery": msgspec.to_builtins(pipeline.delivery),
         "store": str(placed.store_path),
-        "resumes": (placed.store_path / "data.mdb").exists(),
+        "resumes": _resumes(placed),
         "dead_letters": str(placed.path(pipeline.dead_letters.path)) if pipeline.dead_letters else None,
     }
 

@@ -40,6 +40,11 @@ class FilesSink:
         self._single_name = path.name if self.single else ""
         self._keys: dict[str, Key] = {}
 
+    def check(self) -> None:
+        """Raises ConnectorError where the folder is someone else's."""
+        if not self.single and self._files.folder.exists():
+            self._ours()
+
     async def open(self, lengths: Mapping[str, int] | None) -> None:
         await asyncio.to_thread(self._go_on) if lengths is None else await asyncio.to_thread(self._open, lengths)
 
@@ -96,14 +101,19 @@ class FilesSink:
                 f"{path}: is gone, {lengths[self._single_name]} bytes of it were committed; put it back, or begin with a new store"
             )
 
-    def _mark(self) -> None:
+    def _ours(self) -> bool:
+        """The folder has our mark; one that has not may have nothing else."""
         folder = self._files.folder
         if (folder / MARK).exists():
-            return
+            return True
         if any(folder.iterdir()):
             raise ConnectorError(f"{folder}: is not empty and was not written by a sink; name an empty or a new folder")
-        self._files.cut(MARK, 0)
-        self._files.sync()
+        return False
+
+    def _mark(self) -> None:
+        if not self._ours():
+            self._files.cut(MARK, 0)
+            self._files.sync()
 
     def _write(self, answers: Sequence[Answer]) -> None:
         for answer in answers:

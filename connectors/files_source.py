@@ -82,6 +82,13 @@ class FilesSource:
         self._waiting: deque[tuple[InputFile, int]] = deque()
         self._lock = threading.Lock()  # a poll that was cancelled reads on in its thread
 
+    def check(self) -> None:
+        """Reads the beginning of every file. Raises ConnectorError where one does not fit the model or the options."""
+        for file in self.files:
+            records = self._format.records(file, 0)
+            next(records, None)
+            records.close()
+
     async def open(self, offsets: Mapping[str, int]) -> None:
         await asyncio.to_thread(self._plan, offsets)
 

@@ -62,7 +62,7 @@ def find_files(config: FilesSourceConfig, base: Path) -> tuple[FileFormat, list[
         raise ConnectorError(f"[source] path: {path} does not exist")
     if not found:
         raise ConnectorError(
-            f"[source] path: {path} has no file of format {config.format or ' | '.join(SUFFIXES.values())}"
+            f"[source] path: {path} has no file of format {config.format or ' | '.join(dict.fromkeys(SUFFIXES.values()))}"
         )
     files = [InputFile(p, _name(p, root)) for p in found]
     files.sort(key=lambda f: f.name)

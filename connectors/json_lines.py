@@ -69,9 +69,10 @@ class JsonLines:
         parts = JSON.fields(text)
         others = parts.keys() - set(self.fields.names)
         if others and not self.fields.ignore_others:
+            key = "" if self.fields.key else f'key_column = "{min(others)}" where it names the stream, '
             raise CodecError(
                 f"the line has a field '{min(others)}', expected {self.fields.names}; "
-                'name the fields in [source], or say extra_fields = "ignore"'
+                f'name the fields in [source] ({key}value_field ..), or say extra_fields = "ignore"'
             )
         return parts
 

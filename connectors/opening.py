@@ -54,6 +54,14 @@ def open_parts(placed: PlacedPipeline, source: Source | None, sink: Sink | None)
     return Parts(Batch(engine, codec, decoder, pipeline.policy, model.max_streams, dead), given, taken)
 
 
+def check_parts(parts: Parts) -> None:
+    """Looks at what a run would meet: the beginning of every input file, the sink's folder. Raises ConnectorError."""
+    if isinstance(parts.source, FilesSource):
+        parts.source.check()
+    if isinstance(parts.sink, FilesSink):
+        parts.sink.check()
+
+
 def _source(placed: PlacedPipeline, given: Source | None, spec: StepSpec) -> tuple[Source, Codec | None]:
     """The source, and the codec of the payloads that it leaves as bytes."""
     config = placed.pipeline.source

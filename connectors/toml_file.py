@@ -11,7 +11,9 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec.inspect import (
     Field,
+    FloatType,
     ListType,
+    LiteralType,
     StructType,
     Type,
     UnionType,
@@ -136,7 +138,19 @@ def _converted(document: dict[str, Any], kind: type[T]) -> T:
         got: Any = document
         for key in path:
             got = got[int(key)] if isinstance(got, list) else got.get(key)
-        raise ConfigError(f"{_where(path)} is {got!r}: {what[:1].lower()}{what[1:]}") from error
+        words = f"; expected one of: {_words(document, type_info(kind), path)}" if "enum" in what else ""
+        raise ConfigError(f"{_where(path)} is {got!r}: {what[:1].lower()}{what[1:]}{words}") from error
+
+
+def _words(value: Any, kind: Type, path: tuple[str, ...]) -> str:
+    """What a key that takes fixed words, or those and a number, takes."""
+    for i, key in enumerate(path):
+        struct = _struct(value, kind, path[:i])
+        assert struct is not None
+        kind, value = next(f.type for f in struct.fields if f.encode_name == key), value[key]
+    kinds = kind.types if isinstance(kind, UnionType) else (kind,)
+    words = [str(word) for k in kinds if isinstance(k, LiteralType) for word in k.values]
+    return ", ".join([*words, "a number"] if any(isinstance(k, FloatType) for k in kinds) else words)
 
 
 def _where(path: tuple[str, ...]) -> str:

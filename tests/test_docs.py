@@ -1,68 +1,133 @@
-"""docs/pipelines.md says every key that there is, and what it shows works."""
+"""docs/pipelines.md says every key that there is, with its default and words, and what it shows works."""
 
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+from msgspec.inspect import Field, LiteralType, Metadata, StructType, Type, UnionType, type_info
 
 from undertow.connectors.config import Pipeline, read_pipeline
+from undertow.connectors.files_config import CodecConfig
+from undertow.connectors.summary import Summary
 from undertow.demo import excerpt
 
 TEXT = (Path(__file__).resolve().parents[1] / "docs" / "pipelines.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 
 
-def keys(kind: object) -> set[str]:
-    """Every key of a config type and of the tables in it."""
-    info = msgspec.inspect.type_info(kind)
-    return named(info)
+def blocks(kind: str) -> list[str]:
+    return [text for found, text in BLOCK.findall(TEXT) if found == kind]
 
 
-def named(info: msgspec.inspect.Type) -> set[str]:
-    if isinstance(info, msgspec.inspect.StructType):
-        return {f.encode_name for f in info.fields}.union(*(named(f.type) for f in info.fields))
-    inner = info.types if isinstance(info, msgspec.inspect.UnionType) else ()
-    return set().union(*map(named, inner)) if inner else set()
+def structs(kind: Type) -> list[StructType]:
+    kinds = kind.types if isinstance(kind, UnionType) else (kind.type if isinstance(kind, Metadata) else kind,)
+    return [k for k in kinds if isinstance(k, StructType)]
 
 
-def test_every_key_is_there_and_no_other() -> None:
-    """The keys in the page's tables are the keys that the program reads."""
-    rows = re.findall(r"^\| (`[^|]+) \|", TEXT, re.MULTILINE)
-    said = {name for row in rows for name in re.findall(r"`([a-z_]+)`", row)}
-    tables = {f.encode_name for f in msgspec.inspect.type_info(Pipeline).fields} - {"name"}
-    wanted = keys(Pipeline) - tables
-    assert wanted - {"path", "codec", "type"} <= said
-    assert said <= wanted
-    assert all(f"`[{table}]" in TEXT for table in tables)
+def tables() -> dict[str, list[Field]]:
+    """The keys of each table that the program reads, by the heading under which the page has them."""
+    (pipeline,) = structs(type_info(Pipeline))
+    (codec,) = structs(type_info(CodecConfig))
+    found = {"the file": [f for f in pipeline.fields if not structs(f.type)], "`codec`": list(codec.fields)}
+    for field in pipeline.fields:
+        for struct in structs(field.type):
+            tag = f' {struct.tag_field} = "{struct.tag}"' if struct.tag_field else ""
+            found[f"`[{field.encode_name}]{tag}`"] = list(struct.fields)
+    return found
+
+
+def rows(heading: str) -> dict[str, list[str]]:
+    """The table under a heading: the cells of each key."""
+    section = HEADING.split(TEXT)
+    body = section[section.index(heading) + 1]
+    lines = [
+        [cell.strip() for cell in line.strip("| ").split(" | ")] for line in body.splitlines() if line[:3] == "| `"
+    ]
+    return {cells[0].strip("`"): cells for cells in lines}
+
+
+@pytest.mark.parametrize("heading", tables())
+def test_every_key_is_there_and_no_other(heading: str) -> None:
+    """The page's table of a table has its keys, no others; each key's default, and the words that it takes."""
+    said, known = rows(heading), {f.encode_name: f for f in tables()[heading]}
+    assert list(said) == list(known)
+    for name, field in known.items():
+        _, _, default, meaning = said[name]
+        assert field.required == (default == "needed"), name
+        if field.default is not msgspec.NODEFAULT and field.default is not None:
+            assert tomllib.loads(f"x = {default.strip('`')}")["x"] == field.default, name
+        missing = [word for word in words(field.type) if f'"{word}"' not in f"{default} {meaning}"]
+        assert not missing, f"{heading} {name}: the page does not say {missing}"
+
+
+def words(kind: Type) -> list[Any]:
+    kinds = kind.types if isinstance(kind, UnionType) else (kind,)
+    return [word for k in kinds if isinstance(k, LiteralType) for word in k.values]
+
+
+def test_no_table_is_of_what_there_is_not() -> None:
+    """Every heading of keys is one that the program reads."""
+    assert {h for h in HEADING.findall(BLOCK.sub("", TEXT)) if rows(h)} <= tables().keys()
+    assert {f.name for f in fields(Summary)} <= set(re.findall(r"`(\w+)`", TEXT.split("## The summary")[1]))
+
+
+def test_the_settings_are_pipelines(tmp_path: Path) -> None:
+    """Each block of settings is read as a pipeline."""
+    names = []
+    for block in blocks("toml"):
+        (tmp_path / "pipeline.toml").write_text(block)
+        names.append(read_pipeline(tmp_path / "pipeline.toml").pipeline.name)
+    assert names == ["motion", "pipe"]
+
+
+def undertow(folder: Path, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
+    command = [Path(sys.executable).with_name("undertow"), "run", *arguments]
+    done = subprocess.run(command, cwd=folder, input=given, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return shutil.copytree(excerpt(), tmp_path / "undertow-demo")
+    """What `undertow demo` leaves, and the page's first two files."""
+    shutil.copytree(excerpt(), tmp_path / "undertow-demo")
+    (tmp_path / "motion.csv").write_text(blocks("csv")[0])
+    (tmp_path / "pipeline.toml").write_text(blocks("toml")[0])
+    return tmp_path
 
 
-def test_the_pipeline_is_one(folder: Path) -> None:
-    """The page's pipeline file runs in the folder that it names."""
-    (block,) = [text for kind, text in BLOCK.findall(TEXT) if kind == "toml"]
-    assert tomllib.loads(block)
-    (folder / "mine.toml").write_text(block)
-    assert read_pipeline(folder / "mine.toml").pipeline.name == "activity"
-    command = [Path(sys.executable).with_name("undertow"), "run", "mine.toml"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    lines = (folder / "answers.jsonl").read_text().splitlines()
-    assert len({msgspec.json.decode(line)["stream"] for line in lines}) == 14
+def test_files_in_files_out(folder: Path) -> None:
+    """The first example writes what the page shows, within what backends may differ by, and again adds nothing."""
+    undertow(folder, "pipeline.toml")
+    lines = [msgspec.json.decode(line) for line in (folder / "activities.jsonl").read_text().splitlines()]
+    shown = [msgspec.json.decode(line) for line in blocks("jsonl")[0].splitlines()]
+    assert [line.pop("confidence") for line in lines] == pytest.approx([s.pop("confidence") for s in shown], abs=1e-4)
+    assert lines == shown
+    again = undertow(folder, "pipeline.toml")
+    assert f"goes on from {folder / 'motion.state'}\nnothing was new: " in again.stderr
+    assert len((folder / "activities.jsonl").read_text().splitlines()) == len(shown)
 
 
 def test_the_code_prints_what_it_says(folder: Path) -> None:
     """The embedded example runs."""
-    (block,) = [text for kind, text in BLOCK.findall(TEXT) if kind == "python"]
+    (block,) = blocks("python")
     said = re.findall(r"^print\(.*\)  # (.*)$", block, re.MULTILINE)
-    done = subprocess.run([sys.executable, "-c", block], cwd=folder, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", block]
+    done = subprocess.run(command, cwd=folder / "undertow-demo", capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert said
     assert done.stdout.splitlines() == said
+
+
+def test_lines_are_json() -> None:
+    """Every line that the page shows is an object."""
+    for block in blocks("json"):
+        assert all(isinstance(msgspec.json.decode(line), dict) for line in block.splitlines())

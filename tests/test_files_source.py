@@ -294,6 +294,14 @@ def test_jsonl_fields(tmp_path: Path) -> None:
     assert frames(read(tmp_path, spec_of(2), extra_fields="ignore", **options)[4:5]).tolist() == [[7, 8]]
 
 
+def test_a_key_that_no_option_names(tmp_path: Path) -> None:
+    """Lines that name streams, read as one stream, are told which option says so."""
+    (tmp_path / "a.jsonl").write_text('{"key": "a", "value": [1, 2]}\n')
+    (reason,) = reasons(read(tmp_path, spec_of(2), "a.jsonl"))
+    assert "has a field 'key', expected ['value', 'time', 'end', 'seq']" in reason
+    assert 'key_column = "key" where it names the stream' in reason
+
+
 @pytest.mark.parametrize(("line", "message"), [
     (b'{"key": "a"}', "has no 'value'"),
     (b'{"value": [1, 2]}', "has no 'key', so its stream is not known"),
@@ -470,7 +478,7 @@ def test_offsets_that_do_not_fit_the_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("path", "options", "message"), [
     ("nothing", {}, "nothing does not exist"),
-    ("empty", {}, "has no file of format csv"),
+    ("empty", {}, "has no file of format csv | jsonl | npy | wav"),
     (".", {}, "there are files of"),
     ("a.dat", {}, "does not say it; give format"),
     ("a.csv", {"chunk": 5}, "chunk: is for npy | wav, the files are csv"),

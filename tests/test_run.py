@@ -310,6 +310,29 @@ def test_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert undertow(tmp_path, "nowhere.toml").returncode == 2
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"in"\nchunk = 2', '"rows.csv"\ncolumns = ["x", "y", "w"]', "rows.csv: header: has no column 'w'"),
+        ('"in"', '"short"', "late.npy: has shape (4, 2), model expects (T, 3)"),
+        ('"out.jsonl"', '"in"\nformat = "csv"', "in: is not empty and was not written by a sink"),
+    ],
+)
+def test_check_looks_at_the_files(tmp_path: Path, old: str, new: str, message: str) -> None:
+    """--check finds an input, be it the last, that does not fit the model or the options, and a sink's folder that is not ours."""
+    lay_out(tmp_path)
+    (tmp_path / "rows.csv").write_text("x,y,z\n1,2,3\n")
+    (tmp_path / "short").mkdir()
+    np.save(tmp_path / "short" / "early.npy", np.zeros((4, 3), np.float32))
+    np.save(tmp_path / "short" / "late.npy", np.zeros((4, 2), np.float32))
+    text = (tmp_path / "pipeline.toml").read_text()
+    assert old in text
+    (tmp_path / "pipeline.toml").write_text(text.replace(f"path = {old}", f"path = {new}"))
+    done = undertow(tmp_path, "pipeline.toml", "--check")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert message in done.stderr
+
+
 def test_a_bad_record_is_exit_1(tmp_path: Path, whole: Path) -> None:
     """With bad_record = "stop" the run says which record and why, keeps what came before, and goes on there once told otherwise."""
     lay_out(tmp_path)

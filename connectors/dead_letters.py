@@ -23,15 +23,21 @@ class DeadLetters:
         self.path = path
         self._file: BinaryIO | None = None
 
-    def open(self, length: int, cut: bool) -> None:
+    def open(self, length: int | None, cut: bool) -> None:
         """Goes on behind `length`; what lies past it is cut off, or, without `cut`, only a line that was not finished.
 
-        Raises ConnectorError where the file is shorter than what was committed.
+        Raises ConnectorError where the file is shorter than what was committed, or would be cut and is not ours (None).
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = file = self.path.open("ab")
             size = file.tell()
+            if length is None and cut and size:
+                raise ConnectorError(
+                    f"{self.path}: has {size} bytes, and the store knows of no run that wrote them; "
+                    "move the file away, or name another [dead_letters] path"
+                )
+            length = length or 0
             if size < length:
                 raise ConnectorError(
                     f"{self.path}: has {size} bytes, {length} were committed; put the file back, or begin anew with another [store] path"

@@ -1,8 +1,8 @@
 """Answers as files: one .jsonl or .csv file for all streams, or a folder with a file for each.
 
 A part is a file, named relative to its folder; its length is in bytes. `open` cuts each file to what was committed of it.
-A file that is ours and that no commit names is removed: of the one file, what it holds; of a folder, the files of the
-format's suffix. So that this never hits someone else's files, a folder of ours has the file `.undertow-sink`, and one
+The one file, where no commit names it, has to be new or empty: what someone else wrote is never cut. Of a folder that is
+ours, the files of the format's suffix that no commit names are removed. So that this never hits someone else's files, a folder of ours has the file `.undertow-sink`, and one
 that has not and is not empty is refused. Opened without lengths, nothing is cut or removed but the torn end of a line or
 of a value.
 
@@ -63,6 +63,7 @@ class FilesSink:
         if self.single:
             self._only_one(lengths)
             files.cut(self._single_name, lengths.get(self._single_name, 0))
+            files.changed.add(self._single_name)  # so that the first commit says that the file is ours
             return
         self._mark()
         for path in sorted(files.folder.iterdir()):
@@ -96,6 +97,11 @@ class FilesSink:
                 "name the old path, or begin with a new store"
             )
         path = self._files.folder / self._single_name
+        if self._single_name not in lengths and path.exists() and path.stat().st_size:
+            raise ConnectorError(
+                f"{path}: has {path.stat().st_size} bytes, and the store knows of no run that wrote them; "
+                "move the file away, or name another [sink] path"
+            )
         if lengths.get(self._single_name) and not path.exists():
             raise ConnectorError(
                 f"{path}: is gone, {lengths[self._single_name]} bytes of it were committed; put it back, or begin with a new store"

@@ -72,9 +72,11 @@ class Processor:
         lengths = await asyncio.to_thread(self.batch.restore, self.store)
         cut = self.delivery.guarantee == "exactly-once"
         if self.batch.dead is not None:
-            self.batch.dead.open(lengths.get(_DEAD, 0), cut)
+            self.batch.dead.open(lengths.get(_DEAD), cut)
         sink = {part.removeprefix("sink/"): n for part, n in lengths.items() if part != _DEAD}
         await self.sink.open(sink if cut else None)
+        if not lengths:  # from now on what is in the sink is this store's
+            await self._flush(checkpoint=False)
         await self.source.open(self.batch.positions.begin)
         self._began = self._committed_at = self._checkpoint_at = self.clock()
 
@@ -97,10 +99,13 @@ class Processor:
         """Makes the answers durable, then says in one transaction how far they and their records go."""
         positions = self.batch.positions
         if positions.moved or (checkpoint and positions.unsaved):
-            lengths = {f"sink/{part}": n for part, n in (await self.sink.flush()).items()}
-            await asyncio.to_thread(self._write, lengths, checkpoint)
+            await self._flush(checkpoint)
         self._committed_at = self.clock()
         self._checkpoint_at = self._committed_at if checkpoint else self._checkpoint_at
+
+    async def _flush(self, checkpoint: bool) -> None:
+        lengths = {f"sink/{part}": n for part, n in (await self.sink.flush()).items()}
+        await asyncio.to_thread(self._write, lengths, checkpoint)
 
     def _write(self, lengths: dict[str, int], checkpoint: bool) -> None:
         if self.batch.dead is not None:

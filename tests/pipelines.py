@@ -19,14 +19,16 @@ SECOND = 1_000_000_000
 SIZE = 3
 
 
-def pipeline(folder: Path, artifact: Artifact | None = None, tables: str = "", **model: Any) -> PlacedPipeline:
-    """A pipeline in `folder` from memory to memory; the model's other options, and TOML to add."""
+def pipeline(
+    folder: Path, artifact: Artifact | None = None, tables: str = "", sink: str = 'type = "memory"', **model: Any
+) -> PlacedPipeline:
+    """A pipeline in `folder` from memory to memory or `sink`; the model's other options, and TOML to add."""
     artifact = artifact or lookahead_step(2)
     write_artifact(folder / "model.onnx", artifact.model, artifact.spec)
     options = "".join(
         f"{name} = {value!r}\n" for name, value in {"backend": "numba", "max_streams": 64, **model}.items()
     )
-    text = f'name = "test"\n[model]\npath = "model.onnx"\n{options}[source]\ntype = "memory"\n[sink]\ntype = "memory"\n{tables}'
+    text = f'name = "test"\n[model]\npath = "model.onnx"\n{options}[source]\ntype = "memory"\n[sink]\n{sink}\n{tables}'
     (folder / "pipeline.toml").write_text(text)
     return read_pipeline(folder / "pipeline.toml")
 

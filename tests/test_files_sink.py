@@ -112,8 +112,11 @@ def test_one_file_for_all(tmp_path: Path, name: str) -> None:
         path.write_bytes(whole[:size])
         assert write(make(), second, lengths=committed) == {path.name: len(whole)}
         assert path.read_bytes() == whole
-    assert write(make()) == {}
-    assert path.read_bytes() == b"", "what no commit names is not there"
+    with pytest.raises(ConnectorError, match=r"knows of no run that wrote them; move the file away"):
+        write(make())
+    assert path.read_bytes() == whole, "what no commit names may be someone else's"
+    assert write(make(), lengths={path.name: 0}) == {path.name: 0}
+    assert path.read_bytes() == b""
 
 
 def test_what_a_line_says(tmp_path: Path) -> None:
@@ -156,7 +159,7 @@ def test_csv_columns(tmp_path: Path) -> None:
     with pytest.raises(ConnectorError, match="its header is"):
         write(make(), [answer("a", 1, y=[[1.0, 2.0]])], lengths=committed)
     with pytest.raises(ConnectorError, match="its header is"):
-        write(make(), [answer("a", 1, y=[[1.0, 2.0]]), answer("a", 1, z=[[1.0, 2.0]])])
+        write(make(), [answer("a", 1, y=[[1.0, 2.0]]), answer("a", 1, z=[[1.0, 2.0]])], lengths={"out.csv": 0})
 
 
 def test_keys_that_are_bytes(tmp_path: Path) -> None:

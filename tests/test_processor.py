@@ -17,6 +17,7 @@ from undertow.connectors.memory import MemorySink, MemorySource
 from undertow.connectors.records import Record
 from undertow.connectors.running import run
 from undertow.engine.artifact import Artifact
+from undertow.engine.errors import ConnectorError
 
 from .checks import assert_close
 from .naive import NaiveEngine
@@ -358,3 +359,21 @@ def test_a_full_disk(tmp_path: Path, room: int, message: str) -> None:
     run(placed, source=MemorySource(records), sink=sink)
     assert [line["offset"] for line in letters(tmp_path)] == list(range(0, 20, 2))
     assert sink.outputs("k")["y"][:, 0].tolist() == list(range(1, 11))
+
+
+def test_a_new_store_takes_nobody_elses_file(tmp_path: Path) -> None:
+    """An output or dead letters that are there before the first run are refused and keep every byte; a crash before
+    the first answer leaves files that are known to be the run's."""
+    records = cut(streams(0, ["a"]), 0)
+    for name, other in (("out.jsonl", "dead.jsonl"), ("dead.jsonl", "out.jsonl")):
+        (tmp_path / name).write_text("precious\n")
+        placed = pipeline(tmp_path, plain(), DEAD.format(""), sink='type = "files"\npath = "out.jsonl"')
+        with pytest.raises(ConnectorError, match=rf"{name}: has 9 bytes, and the store knows of no run"):
+            run(placed, source=MemorySource(records))
+        assert (tmp_path / name).read_text() == "precious\n"
+        for path in (tmp_path / name, tmp_path / other):
+            path.unlink(missing_ok=True)
+    with pytest.raises(Crash):
+        run(placed, source=Cuts(records, crash_after=0))
+    (tmp_path / "out.jsonl").write_text("a torn li")
+    assert run(placed, source=MemorySource(records)).answers == len((tmp_path / "out.jsonl").read_text().splitlines())

@@ -33,7 +33,7 @@ class FilesSink:
     truncatable = True
 
     def __init__(self, config: FilesSinkConfig, base: Path, spec: StepSpec):
-        path = base / config.path
+        path = base / Path(config.path).expanduser()
         self.format, self.single = _target(config, path)
         self._format = make_output_format(self.format, config, spec)
         self._files = OutputFiles(path.parent if self.single else path, config.max_open)

@@ -51,7 +51,7 @@ class InputFile:
 
 def find_files(config: FilesSourceConfig, base: Path) -> tuple[FileFormat, list[InputFile]]:
     """The files in the order of their names, and the format that they share. Raises ConfigError, ConnectorError."""
-    path = base / config.path
+    path = base / Path(config.path).expanduser()
     if glob.has_magic(config.path) and not path.exists():
         root, found = _matching(path)
     elif path.is_dir():

@@ -1,5 +1,6 @@
 """Pipeline files: what is wrong is refused with table, key, what was got and what is allowed."""
 
+import asyncio
 import re
 from pathlib import Path
 
@@ -7,6 +8,11 @@ import pytest
 
 import undertow as ut
 from undertow.connectors.config import read_pipeline
+from undertow.connectors.files_config import FilesSinkConfig, FilesSourceConfig
+from undertow.connectors.files_sink import FilesSink
+from undertow.connectors.input_files import find_files
+
+from .step_graph import lookahead_step
 
 GOOD = """
 name = "activity"
@@ -90,3 +96,17 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "b.toml").write_bytes(b"name = '\xff'")
     with pytest.raises(ut.ConfigError, match="is not UTF-8"):
         read_pipeline(tmp_path / "b.toml")
+
+
+def test_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`~` is the home folder in the paths of source and sink, as in the others."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.npy").write_bytes(b"")
+    for pattern in ("~/in", "~/in/*.npy", "~/in/a.npy"):
+        _, files = find_files(FilesSourceConfig(path=pattern), tmp_path / "elsewhere")
+        assert [f.path for f in files] == [tmp_path / "in" / "a.npy"]
+    sink = FilesSink(FilesSinkConfig(path="~/out/a.jsonl"), tmp_path / "elsewhere", lookahead_step(2).spec)
+    asyncio.run(sink.open({}))
+    assert (tmp_path / "out" / "a.jsonl").exists()
+    asyncio.run(sink.close())

@@ -61,8 +61,11 @@ class JsonLines:
             if not end:
                 raise CodecError(f"the line has no '{f.value}' and does not end its stream ('{f.end}': true)")
             return Record(partition, line.offset, line.next_offset, key, None, time_ns, 0, end, seq)
-        frames = self.codec.decode(payload)
         where = (partition, line.offset, line.next_offset)
+        try:
+            frames = self.codec.decode(payload)
+        except CodecError as error:  # the stream is known, and may end with this line all the same
+            return Record(*where, key, Unreadable(line.text, str(error)), time_ns, 0, end, seq)
         return Record(*where, key, frames.arrays, time_ns, self.frame_ns, end, seq, single=frames.single)
 
     def _parts(self, text: bytes) -> dict[str, bytes]:

@@ -330,6 +330,14 @@ def test_jsonl_bad_lines(tmp_path: Path, line: bytes, message: str) -> None:
     assert frames([good]).tolist() == [[1, 2]]
 
 
+def test_jsonl_bad_payload_of_a_known_stream(tmp_path: Path) -> None:
+    """A line whose payload cannot be read is still its stream's, and may end it."""
+    (tmp_path / "a.jsonl").write_bytes(b'{"key": "b", "value": [1], "end": true, "seq": 4, "time": 2}\n')
+    bad, _ = read(tmp_path, spec_of(2), key_column="key")
+    assert (bad.key, bad.end, bad.seq, bad.event_time_ns) == ("b", True, 4, 2 * S)
+    assert "shape (1,)" in reasons([bad])[0]
+
+
 def test_jsonl_of_one_stream(tmp_path: Path) -> None:
     """Where the file is the stream, a line may be the bare payload, of a model with scalar frames a bare number."""
     (tmp_path / "a.jsonl").write_bytes(b'[1, 2]\n\n[[3, 4]]\n{"value": [5, 6], "time": 1}\n')

@@ -19,7 +19,7 @@ from .output_lines import Steps, json_lines
 from .records import Answer, Record
 from .times import FrameClock
 
-STDIN, STDOUT = "stdin", "stdout"
+STDIN = "stdin"
 READ_BYTES = 256 * 1024
 
 

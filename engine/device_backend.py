@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .arena import Arena, address
+from .arena import Arena
 from .artifact import Artifact
 from .device_graphs import SLOTS, step_model
 from .device_states import DeviceStates
 from .errors import BackendError
 from .limits import index_limits
 from .ort_session import Provider, open_session
+from .ort_wave import hand_out, run_bound, wave_arrays
 from .scheduler import waves
 
 
@@ -89,23 +90,6 @@ class DeviceBackend:
         inputs: list[np.ndarray],
         outputs: list[np.ndarray],
     ) -> None:
-        spec, binding = self._spec, self._binding
-        whole = len(rows) == len(inputs[0]) and rows[0] == 0 and bool((np.diff(rows) == 1).all())
-        given = {t.name: x if whole else x[rows] for t, x in zip(spec.inputs, inputs, strict=True)}
-        frames = {SLOTS: slots, **given}
-        if spec.valid_input:
-            frames[spec.valid_input] = np.clip(valid, 0, spec.frames_per_step)
-        made = {  # without frames that go through, which ONNX Runtime does not write
-            t.name: y if whole else np.empty((len(rows), *y.shape[1:]), y.dtype)
-            for t, y in zip(spec.outputs, outputs, strict=True)
-            if t.name not in frames
-        }
-        for name, array in frames.items():
-            binding.bind_cpu_input(name, array)
-        for name, array in made.items():
-            binding.bind_output(name, "cpu", 0, array.dtype, array.shape, address(array))
-        self.session.run_with_iobinding(binding)
-        results = frames | made
-        for tensor, array in zip(spec.outputs, outputs, strict=True):
-            if results[tensor.name] is not array:
-                array[rows] = results[tensor.name]
+        given, made = wave_arrays(self._spec, rows, valid, inputs, outputs, {SLOTS: slots})
+        run_bound(self.session, self._binding, given, made)
+        hand_out(self._spec, rows, given | made, outputs)

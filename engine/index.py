@@ -9,7 +9,6 @@ from numba import types
 
 from . import kernels
 from .cache import load_static
-from .errors import StreamError
 
 Key = str | bytes | int
 
@@ -87,13 +86,6 @@ class KeyIndex:
         self._do.erase(self._index, slot)
         self._keys[slot] = None
         self._count -= 1
-
-    def key(self, slot: int) -> Key:
-        """The key of a slot that is in use."""
-        key = self._keys[slot]
-        if key is None:
-            raise StreamError(f"slot {slot} is free")
-        return key
 
     def items(self) -> list[tuple[Key, int]]:
         """Each resident key with its slot, by slot."""

@@ -12,7 +12,7 @@ from llvmlite import ir
 
 from .simd import _FLOAT, _I32, _I64, _V, LANES, _call, _instruction
 
-_DOUBLE, _BIT = ir.DoubleType(), ir.IntType(1)
+_DOUBLE = ir.DoubleType()
 Number = float | int
 
 

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .arena import Arena, address
+from .arena import Arena
 from .artifact import Artifact
 from .errors import BackendError
 from .limits import index_limits
 from .ort_session import Provider, open_session
+from .ort_wave import hand_out, run_bound, wave_arrays
 from .scheduler import waves
 
 
@@ -59,27 +60,14 @@ class OrtBackend:
         inputs: list[np.ndarray],
         outputs: list[np.ndarray],
     ) -> None:
-        spec, binding = self._spec, self.session.io_binding()
-        whole = len(rows) == len(inputs[0]) and rows[0] == 0 and bool((np.diff(rows) == 1).all())
-        given = {t.name: x if whole else x[rows] for t, x in zip(spec.inputs, inputs, strict=True)}
-        given |= {s.name: self._states[s.name][slots] for s in spec.states}
-        if spec.valid_input:
-            given[spec.valid_input] = np.clip(valid, 0, spec.frames_per_step)
-        made: dict[str, np.ndarray] = {}  # without inputs that go through, which ONNX Runtime does not write
-        for tensor, array in zip(spec.outputs, outputs, strict=True):
-            if tensor.name not in given:
-                made[tensor.name] = array if whole else np.empty((len(rows), *array.shape[1:]), array.dtype)
+        spec = self._spec
+        states = {s.name: self._states[s.name][slots] for s in spec.states}
+        given, made = wave_arrays(spec, rows, valid, inputs, outputs, states)
         for state in spec.states:
             if state.next not in made and state.next not in given:
                 made[state.next] = np.empty((len(rows), *state.shape), state.dtype)
-        for name, array in given.items():
-            binding.bind_cpu_input(name, array)
-        for name, array in made.items():  # ONNX Runtime writes them in place
-            binding.bind_output(name, "cpu", 0, array.dtype, array.shape, address(array))
-        self.session.run_with_iobinding(binding)
+        run_bound(self.session, self.session.io_binding(), given, made)
         results = given | made
-        for tensor, array in zip(spec.outputs, outputs, strict=True):
-            if results[tensor.name] is not array:
-                array[rows] = results[tensor.name]
+        hand_out(spec, rows, results, outputs)
         for state in spec.states:
             self._states[state.name][slots] = results[state.next]

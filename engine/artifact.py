@@ -33,6 +33,15 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
 Dim = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
 Shape = Annotated[tuple[Dim, ...], msgspec.Meta(max_length=16)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=2**20)]
+Stage = tuple[Count, Annotated[int, msgspec.Meta(ge=-(2**40), le=2**40)], Count]  # L becomes max(0, (multiply * L + add) // divide)
+
+
+def length_of(stages: tuple[Stage, ...], frames: int) -> int:
+    """What the stages make of so many frames; nothing of none."""
+    length = frames
+    for multiply, add, divide in stages:
+        length = max(0, (multiply * length + add) // divide) if length > 0 else 0
+    return length
 
 
 class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -91,6 +100,8 @@ class StepSpec(Struct, frozen=True):
     delay: frames that an output trails its input by.
     frames_per_step: K; where K > 1 graph inputs are `(B, K, *frame)`.
     outputs_per_step: M; where M > 1 graph outputs are `(B, M, *out)`.
+    lengths: how many outputs a stream of T frames has in all: stages (multiply, add, divide) that are applied in turn from
+        L = T, L = max(0, (multiply * L + add) // divide), nothing where an L is 0. Empty: floor(T * M / K).
     valid_input: a graph input, int64 `(B,)`: how many of the step's K frames are real; the rest of a stream's steps,
         after its end, push out the tail. Needed where delay > 0.
     certificate: the parity certificate, a line for each backend.
@@ -103,11 +114,18 @@ class StepSpec(Struct, frozen=True):
     delay: Annotated[int, msgspec.Meta(ge=0, le=2**20)] = 0
     frames_per_step: Count = 1
     outputs_per_step: Count = 1
+    lengths: tuple[Stage, ...] = ()
     valid_input: Name | None = None
     sample_rate_hz: Annotated[float, msgspec.Meta(gt=0)] | None = None
     labels: tuple[str, ...] | None = None
     origin: Origin | None = None
     certificate: tuple[Parity, ...] = ()
+
+    def outputs_of(self, frames: int) -> int:
+        """How many outputs a stream of so many frames has in all."""
+        if self.lengths:
+            return length_of(self.lengths, frames)
+        return frames * self.outputs_per_step // self.frames_per_step
 
     @property
     def state_bytes(self) -> int:

@@ -351,14 +351,15 @@ class Engine:
         return ([out[:, 0] for out in spread], ready[:, 0]) if m == 1 else (spread, ready)
 
     def _flush(self, slot: int) -> Arrays:
-        """The rows that a whole-sequence model would still give: floor(T * M / K) in all."""
+        """The rows that a whole-sequence model would still give."""
         spec, seen = self.spec, int(self._arena.frames[slot])
         k, m = spec.frames_per_step, spec.outputs_per_step
         done = max(0, seen // k * m - self._delay_rows)
-        left = seen * m // k - done
+        total = spec.outputs_of(seen)
+        left = total - done
         if spec.valid_input is None or left <= 0:
             return self._intake.named_outputs([y.reshape(0, *y.shape[1 + (m > 1) :]) for y in self._intake.room(0)])
-        steps = -(-(seen * m // k + self._delay_rows) // m) - seen // k
+        steps = -(-(total + self._delay_rows) // m) - seen // k
         inputs, outputs = self._intake.tail(self._arena, slot, seen % k, steps), self._intake.room(steps)
         index = np.array([slot], np.int64)
         one = np.array([steps], np.int64)

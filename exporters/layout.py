@@ -1,34 +1,51 @@
 """Reshape, squeeze, unsqueeze, flatten: one rule, by what becomes of each group of axes."""
 
+from dataclasses import replace
+
+from .clocks import Clock, divided
 from .step_graph import StepGraph
-from .tracked import BATCH, BATCH_TIME, FEATURE, TIME, TIME_BATCH, Frames, Labels, Node, Shapes, step_shape
-from .worlds import SIZES
+from .timing import delayed
+from .tracked import (
+    BATCH,
+    BATCH_TIME,
+    FEATURE,
+    TIME,
+    TIME_BATCH,
+    Frames,
+    Labels,
+    Node,
+    columns,
+    step_shape,
+)
 
 _MERGED: dict[Labels, str] = {(BATCH, TIME): BATCH_TIME, (TIME, BATCH): TIME_BATCH}
 _PARTED = {merged: parts for parts, merged in _MERGED.items()}
+Sizes = tuple[int, ...]  # of one axis, in each world
 
 
 def rearranged(node: Node, step: StepGraph, x: Frames) -> Frames:
-    """`x` in the shape of the node's first output. Refused where it would put frames or streams into a common axis."""
-    shapes = node.shapes[0]
-    labels: list[str] = []
-    for before, after in _groups(_columns(x.shapes), _columns(shapes)):
-        labels += _relabelled(
-            node,
-            [x.labels[i] for i in before],
-            [_columns(x.shapes)[i] for i in before],
-            [_columns(shapes)[i] for i in after],
-        )
-    made = Frames(x.name, tuple(labels), shapes)
-    return Frames(_emit(node, step, x, made), made.labels, shapes)
+    """`x` in the shape of the node's first output. Refused where it would mix frames or streams with features in another order."""
+    shapes, labels, clock = node.shapes[0], [], x.clock
+    for before, after in _groups(columns(x.shapes), columns(shapes)):
+        old = [x.labels[i] for i in before]
+        sizes, new = [columns(x.shapes)[i] for i in before], [columns(shapes)[i] for i in after]
+        stacked = _stacked(old, sizes, new)
+        if stacked is not None:
+            found, multiply, divide = stacked
+            if divide > 1:  # blocks must hold whole stacks
+                n = divided(clock.per_step, divide)
+                x = delayed(step, x, x.clock.delay + -x.clock.delay % divide)
+                clock = Clock(n, x.clock.delay // divide, x.clock.then(1, 0, divide))
+            else:
+                clock = Clock(clock.per_step * multiply, clock.delay * multiply, clock.then(multiply, 0, 1))
+            labels += found
+        else:
+            labels += _relabelled(node, old, sizes, new)
+    made = replace(x, labels=tuple(labels), shapes=shapes, clock=clock, warm=x.warm if clock == x.clock else None)
+    return replace(made, name=_emit(node, step, x, made))
 
 
-def _columns(shapes: Shapes) -> list[tuple[int, ...]]:
-    """For each axis its size in each world."""
-    return list(zip(*shapes, strict=True))
-
-
-def _groups(a: list[tuple[int, ...]], b: list[tuple[int, ...]]) -> list[tuple[list[int], list[int]]]:
+def _groups(a: list[Sizes], b: list[Sizes]) -> list[tuple[list[int], list[int]]]:
     """The finest way to cut both lists of axes so that the parts hold equally many elements, in every world."""
     found: list[tuple[list[int], list[int]]] = []
     i = j = 0
@@ -49,16 +66,47 @@ def _groups(a: list[tuple[int, ...]], b: list[tuple[int, ...]]) -> list[tuple[li
     return found
 
 
-def _times(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
+def _times(a: Sizes, b: Sizes) -> Sizes:
     return tuple(x * y for x, y in zip(a, b, strict=True))
 
 
-def _relabelled(
-    node: Node, labels: list[str], before: list[tuple[int, ...]], after: list[tuple[int, ...]]
-) -> list[str]:
+def _solid(sizes: list[Sizes]) -> list[int]:
+    """The axes that are not of size 1 everywhere."""
+    return [i for i, s in enumerate(sizes) if set(s) != {1}]
+
+
+def _stacked(labels: list[str], before: list[Sizes], after: list[Sizes]) -> tuple[list[str], int, int] | None:
+    """Time that becomes time and features (stacked frames), or the other way: the new labels, and what the number of elements is multiplied and divided by."""
+    old, new = _solid(before), _solid(after)
+    kinds = [labels[i] for i in old]
+    if kinds == [TIME] and len(new) > 1 and all(len(set(after[i])) == 1 for i in new[1:]) and len(set(after[new[0]])) > 1:
+        factor = before[old[0]][0] // after[new[0]][0]
+        return [TIME if i == new[0] else FEATURE for i in range(len(after))], 1, factor
+    if len(kinds) > 1 and kinds[0] == TIME and set(kinds[1:]) == {FEATURE} and len(new) == 1:
+        factor = after[new[0]][0] // before[old[0]][0]
+        return [TIME if i == new[0] else FEATURE for i in range(len(after))], factor, 1
+    if len(kinds) > 1 and kinds[0] == TIME and set(kinds[1:]) == {FEATURE} and len(new) > 1:
+        return _restacked(before, after, old, new)
+    return None
+
+
+def _restacked(before: list[Sizes], after: list[Sizes], old: list[int], new: list[int]) -> tuple[list[str], int, int] | None:
+    """(T, F) as (T / k, k * F) or (T * k, F / k)."""
+    t, u = before[old[0]], after[new[0]]
+    if t == u or len(set(u)) == 1 or any(len(set(after[i])) > 1 for i in new[1:]):
+        return None
+    labels = [TIME if i == new[0] else FEATURE for i in range(len(after))]
+    if all(a % b == 0 for a, b in zip(t, u, strict=True)) and len({a // b for a, b in zip(t, u, strict=True)}) == 1:
+        return labels, 1, t[0] // u[0]
+    if all(b % a == 0 for a, b in zip(t, u, strict=True)) and len({b // a for a, b in zip(t, u, strict=True)}) == 1:
+        return labels, u[0] // t[0], 1
+    return None
+
+
+def _relabelled(node: Node, labels: list[str], before: list[Sizes], after: list[Sizes]) -> list[str]:
     """The labels of the axes `after` that the axes `before` became."""
-    solid = [(label, sizes) for label, sizes in zip(labels, before, strict=True) if set(sizes) != {1}]
-    places = [i for i, sizes in enumerate(after) if set(sizes) != {1}]
+    solid = [(labels[i], before[i]) for i in _solid(before)]
+    places = _solid(after)
     new = [FEATURE] * len(after)
     kinds: Labels = tuple(label for label, _ in solid)
     if set(kinds) <= {FEATURE}:
@@ -67,22 +115,21 @@ def _relabelled(
         became: Labels = kinds
     elif len(places) == 1 and kinds in _MERGED:
         became = (_MERGED[kinds],)
-    elif len(kinds) == 1 and kinds[0] in _PARTED and len(places) == 2 and _parts_match(before, after, places, kinds[0]):
+    elif len(kinds) == 1 and kinds[0] in _PARTED and len(places) == 2 and _parts_match(node, after, places, kinds[0]):
         became = _PARTED[kinds[0]]
     else:
         raise node.refuse(
             "its reshape puts values of different frames or streams into one axis of features",
-            "keep the batch and time axes apart from the features (frames that are stacked or skipped are not exported by this version)",
+            "keep the batch and time axes apart from the features, and time in front of features that it is joined with",
         )
     for place, label in zip(places, became, strict=True):
         new[place] = label
     return new
 
 
-def _parts_match(before: list[tuple[int, ...]], after: list[tuple[int, ...]], places: list[int], merged: str) -> bool:
+def _parts_match(node: Node, after: list[Sizes], places: list[int], merged: str) -> bool:
     """Whether a merged axis parts into batch and time in the order in which it was merged."""
-    sizes = {BATCH: tuple(b for b, _ in SIZES), TIME: tuple(t for _, t in SIZES)}
-    return all(after[place] == sizes[label] for place, label in zip(places, _PARTED[merged], strict=True))
+    return after[places[_PARTED[merged].index(BATCH)]] == node.batches
 
 
 def _emit(node: Node, step: StepGraph, x: Frames, made: Frames) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 
 from .step_graph import StepGraph
+from .timing import aligned, hold
 from .tracked import BATCH, FEATURE, TIME, Final, Frames, Known, Node, Tensor, uniform
 
 _NAMES = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
@@ -13,13 +14,16 @@ LAYER_KEY = "undertow.layer"
 
 
 def recurrent(node: Node, step: StepGraph) -> Sequence[Tensor]:
-    """The layer over one frame, from the state inputs `<layer>.h` (and `<layer>.c`) to `<layer>.h_next`."""
+    """The layer over the step's frames, from the state inputs `<layer>.h` (and `<layer>.c`) to `<layer>.h_next`.
+
+    While frames come late, the states stay what they were at the start until the first of them is there.
+    """
     layer = next((p.value for p in node.proto.metadata_props if p.key == LAYER_KEY), node.proto.name or node.hint)
-    x = _checked(node, layer)
+    x = aligned(step, _checked(node, layer))
     states = ("h", "c") if node.op == "LSTM" else ("h",)
     names = [step.state(f"{layer}.{s}", _initial(node, 5 + i)) for i, s in enumerate(states)]
-    lead = step.ints(0)
-    inputs = [step.emit("Unsqueeze", [x.name, lead], f"{layer}.x")[0]]
+    lead, many = step.ints(0), x.clock.per_step > 1
+    inputs = [x.name] if many else step.emit("Unsqueeze", [x.name, lead], f"{layer}.x")
     inputs += [_weight(node, step, layer, i) for i in range(1, 4)] + [""]
     inputs += [step.emit("Unsqueeze", [name, lead], f"{name}.in")[0] for name in names]
     inputs += [_weight(node, step, layer, 7)] if node.input(7) is not None else []
@@ -28,11 +32,14 @@ def recurrent(node: Node, step: StepGraph) -> Sequence[Tensor]:
         for a in node.proto.attribute
         if a.name not in ("layout", "direction")
     }
-    made = step.emit(node.op, inputs, layer, ("", *(f"{name}.out" for name in names)), **kept)
+    outputs = (f"{layer}.y" if many else "", *(f"{name}.out" for name in names))
+    made = step.emit(node.op, inputs, layer, outputs, **kept)
     for name, out in zip(names, made[1:], strict=True):
-        step.set_next(name, step.emit("Squeeze", [out, lead], f"{name}_next")[0])
+        held = x.clock.delay > 0
+        after = step.emit("Squeeze", [out, lead], f"{name}.new" if held else f"{name}_next")[0]
+        step.set_next(name, hold(step, x.clock, name, after, 2))
     final = Final((layer,))
-    y = Frames(made[1], (TIME, FEATURE, BATCH, FEATURE), node.shapes[0])
+    y = Frames(made[0] if many else made[1], (TIME, FEATURE, BATCH, FEATURE), node.shapes[0], x.clock)
     return [y, final, final][: len(node.proto.output)]
 
 

@@ -1,13 +1,27 @@
 """What the rules have in common: how inputs broadcast, and which axes they may work along."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import onnx
 
 from .step_graph import StepGraph
-from .tracked import BATCH, FEATURE, TIME, Frames, Known, Labels, Node, Tensor, one_time_axis, uniform
+from .tracked import (
+    BATCH,
+    FEATURE,
+    TIME,
+    Frames,
+    Known,
+    Labels,
+    Node,
+    Tensor,
+    one_time_axis,
+    step_axis,
+    step_shape,
+    uniform,
+)
 
 Rule = Callable[[Node, StepGraph], Sequence[Tensor]]
 
@@ -26,14 +40,19 @@ def constants(node: Node, step: StepGraph, *indices: int) -> list[str]:
     ]
 
 
-def broadcast(node: Node, step: StepGraph, operands: Sequence[Tensor | None]) -> tuple[list[str], Labels]:
-    """The operands' names in the step graph, and the labels of what they broadcast to."""
+def some_frames(node: Node) -> Frames:
+    """The first input that depends on frames, of those with a batch axis where there is one."""
+    found = [v for v in node.inputs if isinstance(v, Frames)]
+    return next((v for v in found if not v.lone), found[0])
+
+
+def broadcast(node: Node, step: StepGraph, operands: Sequence[Tensor | None]) -> tuple[list[str], Frames]:
+    """The operands' names in the step graph, and what they broadcast to, which has no name yet."""
     arrays = {i: uniform(node, v) for i, v in enumerate(operands) if isinstance(v, Known)}
     each = [v.labels if isinstance(v, Frames) else arrays[i][1] if i in arrays else () for i, v in enumerate(operands)]
     rank = max(len(labels) for labels in each)
-    columns = zip(*(padded(labels, rank) for labels in each), strict=True)
     merged = []
-    for column in columns:
+    for column in zip(*(padded(labels, rank) for labels in each), strict=True):
         found = {label for label in column if label != FEATURE}
         if len(found) > 1:
             raise node.refuse(
@@ -42,21 +61,45 @@ def broadcast(node: Node, step: StepGraph, operands: Sequence[Tensor | None]) ->
             )
         merged.append(found.pop() if found else FEATURE)
     labels = one_time_axis(node, merged)
+    some = some_frames(node)
+    made = Frames("", labels, node.shapes[0], some.clock, lone=some.lone)
     names = []
     for i, operand in enumerate(operands):
         if operand is None:
             names.append("")
         elif isinstance(operand, Known):
-            names.append(step.constant(without_time(arrays[i][0], labels), operand.name))
+            names.append(step.constant(constant_in_step(arrays[i][0], made), operand.name))
         else:
-            names.append(node.frames(i).name)
-    return names, labels
+            names.append(beside(node, step, node.frames(i), made))
+    return names, made
 
 
-def without_time(array: np.ndarray, labels: Labels) -> np.ndarray:
-    """The constant without the axis, if it reaches that far, that lies on the time axis."""
-    at = labels.index(TIME) - len(labels) + array.ndim if TIME in labels else -1
-    return array.squeeze(at) if at >= 0 else array
+def constant_in_step(array: np.ndarray, made: Frames) -> np.ndarray:
+    """A constant that broadcasts to `made` in the whole-sequence graph, with size 1 along batch and time, as it does so in the step graph."""
+    labels, n = made.labels[len(made.labels) - array.ndim :], made.clock.per_step
+    shape: list[int] = []
+    for size, label in zip(array.shape, labels, strict=True):
+        if label == TIME:
+            shape += [size] if n > 1 else []
+        else:
+            shape += [1, 1] if label in ("BT", "TB") and n > 1 else [size]
+    return array.reshape(shape)
+
+
+def beside(node: Node, step: StepGraph, x: Frames, made: Frames) -> str:
+    """`x` as it broadcasts to `made` in the step graph: positions, which have no batch axis of their own, get theirs to its place."""
+    if not x.lone or made.lone:
+        return x.name
+    if BATCH not in made.labels or made.labels.index(BATCH) > max(0, made.time):
+        raise node.refuse(
+            "it combines positions with frames whose batch axis is not in front", "transpose the frames first"
+        )
+    at, own = step_axis(made, made.labels.index(BATCH)), step_shape(x)[1:]
+    after = len(step_shape(made)) - at - 1
+    if len(own) > after:  # a size of 1 at the place of the batch, or before it
+        own = own[len(own) - after :]
+    shape = [-1, *([1] * (after - len(own))), *own]
+    return step.emit("Reshape", [x.name, step.ints(*shape)], f"{x.name}.beside")[0]
 
 
 def labelled(node: Node) -> list[Labels]:
@@ -72,8 +115,8 @@ def plain_axis(node: Node, x: Frames, axis: int) -> int:
         raise node.refuse(f"it works along axis {axis}, the batch", "streams must not depend on each other")
     if label != FEATURE:
         raise node.refuse(
-            f"it works along axis {axis}, the time axis, so a frame's result would need other frames",
-            "work along features, or keep a running value in a recurrent layer",
+            f"it works along axis {axis}, the time axis, so a frame's result would need all other frames",
+            "work along features, use a window of frames (a convolution, pooling), or keep a running value in a recurrent layer",
         )
     return axis
 
@@ -91,3 +134,8 @@ def selected_axis(node: Node, x: Frames, axis: int) -> int:
 def padded(labels: Labels, rank: int) -> list[str]:
     """The labels with feature axes in front, as broadcasting adds them."""
     return [FEATURE] * (rank - len(labels)) + list(labels)
+
+
+def made_of(x: Frames, name: str, labels: Labels, node: Node, output: int = 0) -> Frames:
+    """What a rule made of `x`, at the same places along time."""
+    return replace(x, name=name, labels=labels, shapes=node.shapes[output])

@@ -1,16 +1,17 @@
 """From a whole sequence to a step: one short rule for each ONNX operator, in the table `RULES`.
 
-A rule is given a node of the whole-sequence graph (`Node`: what it reads, each axis labelled) and writes into the step
+A rule is given a node of the whole-sequence graph (`Node`: what it reads, each axis labelled, and when it is computed) and writes into the step
 graph what one frame of each stream needs of it. It returns one tensor for each of the node's outputs, and refuses what
 cannot be done frame by frame. A node that reads no frames never gets here: its value is known.
 """
 
 from .recurrent_rule import recurrent
 from .rule_parts import Rule
-from .rules_features import along_axis, arg_reduce, batch_norm, cumulative, layer_norm, reduce
+from .rules_features import along_axis, arg_reduce, batch_norm, layer_norm, reduce
 from .rules_layout import concat, expand, gather, pad, reshape, slices, split, transpose
 from .rules_pointwise import dropout, pointwise, same
-from .rules_products import convolution, einsum, gemm, matmul
+from .rules_products import einsum, gemm, matmul
+from .rules_time import convolution, cumulative, pooling, resize, transposed_convolution
 
 # fmt: off
 _POINTWISE = [
@@ -35,9 +36,11 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("ArgMax", "ArgMin"), arg_reduce),
     **dict.fromkeys(("Reshape", "Squeeze", "Unsqueeze", "Flatten"), reshape),
     **dict.fromkeys(_REDUCTIONS, reduce),
+    **dict.fromkeys(("AveragePool", "MaxPool"), pooling),
     "BatchNormalization": batch_norm,
     "Concat": concat,
     "Conv": convolution,
+    "ConvTranspose": transposed_convolution,
     "CumSum": cumulative,
     "Dropout": dropout,
     "Einsum": einsum,
@@ -47,7 +50,11 @@ RULES: dict[str, Rule] = {
     "Identity": same,
     "MatMul": matmul,
     "Pad": pad,
+    "Resize": resize,
     "Slice": slices,
     "Split": split,
     "Transpose": transpose,
 }
+
+# Rules that take care of paddings and delays themselves; the others are given frames of one time, see `step_pass`.
+TIMED = {"AveragePool", "Conv", "ConvTranspose", "Identity", "MaxPool", "Pad", "Resize", "Slice", "Transpose"}

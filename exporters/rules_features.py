@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .rule_parts import Rule, attributes_of, constants, plain_axis
+from .rule_parts import Rule, attributes_of, constants, made_of, plain_axis
 from .step_graph import StepGraph
-from .tracked import TIME, Frames, Node, Tensor, step_axis
+from .tracked import Node, Tensor, step_axis, step_shape
 
 
 def along_axis(default: int) -> Rule:
@@ -15,8 +15,8 @@ def along_axis(default: int) -> Rule:
     def rule(node: Node, step: StepGraph) -> Sequence[Tensor]:
         x = node.frames(0)
         axis = plain_axis(node, x, int(node.attribute("axis", default)))
-        out = step.emit(node.op, [x.name], node.hint, **attributes_of(node, "axis"), axis=step_axis(x.labels, axis))
-        return [Frames(out[0], x.labels, node.shapes[0])]
+        out = step.emit(node.op, [x.name], node.hint, **attributes_of(node, "axis"), axis=step_axis(x, axis))
+        return [made_of(x, out[0], x.labels, node)]
 
     return rule
 
@@ -29,8 +29,8 @@ def layer_norm(node: Node, step: StepGraph) -> Sequence[Tensor]:
         plain_axis(node, x, axis)
     weights = constants(node, step, 1, 2)
     rest = {k: v for k, v in attributes_of(node, "axis").items() if k != "stash_type"}
-    out = step.emit(node.op, [x.name, *weights], node.hint, **rest, axis=step_axis(x.labels, first))
-    return [Frames(out[0], x.labels, node.shapes[0])]
+    out = step.emit(node.op, [x.name, *weights], node.hint, **rest, axis=step_axis(x, first))
+    return [made_of(x, out[0], x.labels, node)]
 
 
 def batch_norm(node: Node, step: StepGraph) -> Sequence[Tensor]:
@@ -44,12 +44,12 @@ def batch_norm(node: Node, step: StepGraph) -> Sequence[Tensor]:
         raise node.refuse("its statistics are not constants", "train with track_running_stats=True")
     scale, shift, mean, variance = (np.asarray(p, np.float64) for p in parameters)
     factor = scale / np.sqrt(variance + float(node.attribute("epsilon", 1e-5)))
-    tail = [1] * len([label for label in x.labels[2:] if label != TIME])
+    tail = [1] * (len(step_shape(x)) - step_axis(x, 1) - 1)
     dtype = np.asarray(parameters[0]).dtype
     a, b = (v.reshape(-1, *tail).astype(dtype) for v in (factor, shift - mean * factor))
     scaled = step.emit("Mul", [x.name, step.constant(a, f"{node.hint}.scale")], f"{node.hint}.scaled")
     out = step.emit("Add", [scaled[0], step.constant(b, f"{node.hint}.shift")], node.hint)
-    return [Frames(out[0], x.labels, node.shapes[0])]
+    return [made_of(x, out[0], x.labels, node)]
 
 
 def reduce(node: Node, step: StepGraph) -> Sequence[Tensor]:
@@ -62,13 +62,13 @@ def reduce(node: Node, step: StepGraph) -> Sequence[Tensor]:
     axes = [plain_axis(node, x, a) for a in axes]
     keep = int(node.attribute("keepdims", 1))
     labels = tuple(label for i, label in enumerate(x.labels) if keep or i not in axes)
-    new = [step_axis(x.labels, a) for a in axes]
+    new = [step_axis(x, a) for a in axes]
     rest = attributes_of(node, "axes", "keepdims", "noop_with_empty_axes")
     if node.op == "ReduceSum" or node.proto.input[1:]:
         out = step.emit(node.op, [x.name, step.ints(*new)], node.hint, keepdims=keep, **rest)
     else:
         out = step.emit(node.op, [x.name], node.hint, axes=new, keepdims=keep, **rest)
-    return [Frames(out[0], labels, node.shapes[0])]
+    return [made_of(x, out[0], labels, node)]
 
 
 def arg_reduce(node: Node, step: StepGraph) -> Sequence[Tensor]:
@@ -77,14 +77,5 @@ def arg_reduce(node: Node, step: StepGraph) -> Sequence[Tensor]:
     axis, keep = plain_axis(node, x, int(node.attribute("axis", 0))), int(node.attribute("keepdims", 1))
     labels = tuple(label for i, label in enumerate(x.labels) if keep or i != axis)
     rest = attributes_of(node, "axis")
-    out = step.emit(node.op, [x.name], node.hint, **rest, axis=step_axis(x.labels, axis))
-    return [Frames(out[0], labels, node.shapes[0])]
-
-
-def cumulative(node: Node, step: StepGraph) -> Sequence[Tensor]:
-    """A running sum over features."""
-    x, given = node.frames(0), node.constant(1)
-    axis = plain_axis(node, x, int(np.asarray(given).reshape(-1)[0]))
-    at = step.constant(np.array(step_axis(x.labels, axis), np.int64), "axis")
-    out = step.emit(node.op, [x.name, at], node.hint, **attributes_of(node))
-    return [Frames(out[0], x.labels, node.shapes[0])]
+    out = step.emit(node.op, [x.name], node.hint, **rest, axis=step_axis(x, axis))
+    return [made_of(x, out[0], labels, node)]

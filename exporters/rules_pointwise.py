@@ -1,17 +1,17 @@
 """Operators that take each element by itself, or change nothing."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from .rule_parts import attributes_of, broadcast
 from .step_graph import StepGraph
-from .tracked import Frames, Node, Tensor
+from .tracked import Node, Tensor
 
 
 def pointwise(node: Node, step: StepGraph) -> Sequence[Tensor]:
     """Each element of the result depends on one element of each input."""
-    names, labels = broadcast(node, step, node.inputs)
-    out = step.emit(node.op, names, node.hint, **attributes_of(node))
-    return [Frames(out[0], labels, node.shapes[0])]
+    names, made = broadcast(node, step, node.inputs)
+    return [replace(made, name=step.emit(node.op, names, node.hint, **attributes_of(node))[0])]
 
 
 def same(node: Node, step: StepGraph) -> Sequence[Tensor]:

@@ -1,12 +1,13 @@
-"""Sums of products over features: matrices and convolutions."""
+"""Sums of products over features: matrices."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from .rule_parts import attributes_of, constants, labelled, padded, plain_axis, without_time
+from .rule_parts import attributes_of, beside, constant_in_step, constants, labelled, made_of, padded, plain_axis, some_frames
 from .step_graph import StepGraph
-from .tracked import BATCH, FEATURE, TIME, Frames, Known, Labels, Node, Tensor, one_time_axis, step_shape, uniform
+from .tracked import FEATURE, TIME, Frames, Known, Labels, Node, Tensor, one_time_axis, step_shape, uniform
 
 
 def matmul(node: Node, step: StepGraph) -> Sequence[Tensor]:
@@ -19,7 +20,7 @@ def matmul(node: Node, step: StepGraph) -> Sequence[Tensor]:
         )
     if isinstance(node.inputs[1], Known) and len(right) == 2 and len(left) > 1:
         return _by_matrix(node, step, node.inputs[1])
-    if isinstance(node.inputs[0], Known) and len(left) == 2 and right[-1] == TIME:
+    if isinstance(node.inputs[0], Known) and len(left) == 2 and right[-1] == TIME and node.frames(1).clock.per_step == 1:
         return _of_column(node, step, node.inputs[0])
     if min(len(left), len(right)) < 2:
         raise node.refuse("it multiplies by a vector", "give the vector a second axis of size 1")
@@ -28,27 +29,26 @@ def matmul(node: Node, step: StepGraph) -> Sequence[Tensor]:
 
 def _by_matrix(node: Node, step: StepGraph, matrix: Known) -> Sequence[Tensor]:
     x = node.frames(0)
-    rank = len(step_shape(x))
     out = step.emit("MatMul", [x.name, step.constant(uniform(node, matrix)[0], matrix.name)], node.hint)
-    if rank == 2:
+    if len(step_shape(x)) == 2:
         step.matrices.add(out[0])
-    return [Frames(out[0], x.labels, node.shapes[0])]
+    return [made_of(x, out[0], x.labels, node)]
 
 
 def _of_column(node: Node, step: StepGraph, matrix: Known) -> Sequence[Tensor]:
     """A matrix from the left, frames as columns: one column by the transposed matrix."""
     x = node.frames(1)
-    made = Frames("", (*x.labels[:-2], FEATURE, TIME), node.shapes[0])
     out = step.emit(
         "MatMul", [x.name, step.constant(uniform(node, matrix)[0].T, f"{matrix.name}.transposed")], node.hint
     )
+    made = made_of(x, out[0], (*x.labels[:-2], FEATURE, TIME), node)
     if len(step_shape(made)) == 2:
         step.matrices.add(out[0])
-    return [Frames(out[0], made.labels, made.shapes)]
+    return [made]
 
 
 def _batched_matmul(node: Node, step: StepGraph, left: Labels, right: Labels) -> Sequence[Tensor]:
-    """Matrices with leading axes: a row or column axis that is time comes back with size 1 around the product."""
+    """Matrices with leading axes: a row or column axis that is time and has no place in the step graph is there around the product."""
     rank = max(len(left), len(right))
     lead = [
         {*column} - {FEATURE} for column in zip(*(padded(side[:-2], rank - 2) for side in (left, right)), strict=True)
@@ -58,25 +58,27 @@ def _batched_matmul(node: Node, step: StepGraph, left: Labels, right: Labels) ->
             "it combines an axis of streams with an axis of frames", "the axes must be at the same place in both"
         )
     labels = one_time_axis(node, [*(found.pop() if found else FEATURE for found in lead), left[-2], right[-1]])
+    some = some_frames(node)
+    made, single = made_of(some, "", labels, node), some.clock.per_step == 1
     names = []
     for i, (side, axis) in enumerate(((left, -2), (right, -1))):
         operand = node.inputs[i]
         if isinstance(operand, Known):
             array = uniform(node, operand)[0]
-            lead_labels = (*labels[:-2], FEATURE, FEATURE)
-            names.append(step.constant(without_time(array, lead_labels), operand.name))
-        elif side[axis] == TIME:
+            outer = replace(made, labels=(*labels[:-2], FEATURE, FEATURE))
+            names.append(step.constant(constant_in_step(array, outer), operand.name))
+        elif side[axis] == TIME and single:
             names += step.emit("Unsqueeze", [node.frames(i).name, step.ints(axis)], f"{node.hint}.frame")
         else:
-            names.append(node.frames(i).name)
+            names.append(beside(node, step, node.frames(i), made))
     out = step.emit("MatMul", names, node.hint)
-    if TIME in labels[-2:]:
+    if TIME in labels[-2:] and single:
         out = step.emit("Squeeze", [*out, step.ints(-2 if labels[-2] == TIME else -1)], node.hint)
-    return [Frames(out[0], labels, node.shapes[0])]
+    return [replace(made, name=out[0])]
 
 
 def einsum(node: Node, step: StepGraph) -> Sequence[Tensor]:
-    """Without the letter of the time axis, which every result must keep."""
+    """Without the letter of the time axis, which every result must keep, where a step has one element of it."""
     equation = bytes(node.attribute("equation", b"")).decode().replace(" ", "")
     left, arrow, result = equation.partition("->")
     terms = left.split(",")
@@ -93,50 +95,42 @@ def einsum(node: Node, step: StepGraph) -> Sequence[Tensor]:
             f"it sums over '{gone}', an axis of frames or streams", "what mixes time is not exported by this version"
         )
     made = one_time_axis(node, [letters[letter] for letter in result])
+    some = some_frames(node)
+    if some.lone or any(isinstance(v, Frames) and v.lone for v in node.inputs):
+        raise node.refuse("it reads positions", "multiply by them instead")
+    if some.clock.per_step > 1 and any(len(label) > 1 for label in made):
+        raise node.refuse("it works on batch and time in one axis", "keep them apart: 'btf,of->bto'")
     times = {letter for letter, label in letters.items() if label == TIME}
+    dropped = times if some.clock.per_step == 1 else set()
     names = []
     for i, (term, operand) in enumerate(zip(terms, node.inputs, strict=True)):
         if isinstance(operand, Known):
-            axes = tuple(at for at, letter in enumerate(term) if letter in times)
+            axes = tuple(at for at, letter in enumerate(term) if letter in dropped)
             names.append(step.constant(uniform(node, operand)[0].squeeze(axes), operand.name))
         else:
             names.append(node.frames(i).name)
-    plain = "".join(c for c in equation if c not in times)
+    plain = "".join(c for c in equation if c not in dropped)
     out = step.emit("Einsum", names, node.hint, equation=plain)
-    return [Frames(out[0], made, node.shapes[0])]
+    return [made_of(some, out[0], made, node)]
 
 
 def gemm(node: Node, step: StepGraph) -> Sequence[Tensor]:
     """(B, F) by a constant matrix, and a constant bias."""
     x = node.frames(0)
-    plain_axis(node, x, 0 if node.attribute("transA", 0) else 1)
-    weights = constants(node, step, 1, 2)
-    out = step.emit("Gemm", [x.name, *weights], node.hint, **attributes_of(node))
-    labels = x.labels[::-1] if node.attribute("transA", 0) else x.labels
-    return [Frames(out[0], labels, node.shapes[0])]
-
-
-def convolution(node: Node, step: StepGraph) -> Sequence[Tensor]:
-    """Over features; along time only with a kernel of one frame, which is a product with a matrix."""
-    x, weight = node.frames(0), node.constant(1)
-    if "B" not in x.labels[0]:
-        raise node.refuse("its first axis is not the batch", "give it (batch, channels, ...)")
-    plain_axis(node, x, 1)
-    if x.labels[0] != BATCH or TIME not in x.labels:
-        names = [x.name, *constants(node, step, 1, 2)]
-        out = step.emit("Conv", names, node.hint, **attributes_of(node))
-        return [Frames(out[0], x.labels, node.shapes[0])]
-    kernel = np.asarray(weight)
-    at = x.labels.index(TIME) - 2
-    moves = any(a[at + 2] != b[at + 2] for a, b in zip(x.shapes, node.shapes[0], strict=True))
-    if kernel.shape[at + 2] != 1 or moves or node.attribute("group", 1) != 1 or len(x.labels) != 3:
-        raise node.refuse(
-            f"it is a convolution over time (kernel of {kernel.shape[at + 2]} frames, {node.attribute('group', 1)} groups)",
-            "this version exports convolutions over features, and over time with a kernel of 1 and one group",
-        )
-    out = step.emit("MatMul", [x.name, step.constant(kernel[:, :, 0].T, f"{node.hint}.weight")], f"{node.hint}.product")
-    step.matrices.add(out[0])
-    bias = node.constant(2)
+    turned = bool(node.attribute("transA", 0))
+    plain_axis(node, x, 0 if turned else 1)
+    labels = x.labels[::-1] if turned else x.labels
+    if len(step_shape(x)) == 2:
+        out = step.emit("Gemm", [x.name, *constants(node, step, 1, 2)], node.hint, **attributes_of(node))
+        return [made_of(x, out[0], labels, node)]
+    if turned:
+        raise node.refuse("it takes batch and time in one axis as columns", "give it rows")
+    weight, bias = np.asarray(node.constant(1)), node.constant(2)
+    weight = (weight.T if node.attribute("transB", 0) else weight) * np.float32(node.attribute("alpha", 1.0))
+    out = step.emit("MatMul", [x.name, step.constant(weight, f"{node.hint}.weight")], f"{node.hint}.product")
     if bias is not None:
-        out = step.emit("Add", [out[0], step.constant(bias, f"{node.hint}.bias")], node.hint)
-    return [Frames(out[0], x.labels, node.shapes[0])]
+        shift = step.constant(bias * np.float32(node.attribute("beta", 1.0)), f"{node.hint}.bias")
+        out = step.emit("Add", [out[0], shift], node.hint)
+    return [made_of(x, out[0], labels, node)]
+
+

@@ -24,12 +24,18 @@ def dtype_name(dtype: Any) -> DType:
 
 @dataclass(slots=True)
 class StepGraph:
-    """Grows node by node; the same node on the same inputs is written once. Names are made unique, never changed later."""
+    """Grows node by node; the same node on the same inputs is written once. Names are made unique, never changed later.
 
+    shared: tensors that several rules use, by what they are. valid_input: the graph input that says how many frames are real, once asked for.
+    """
+
+    frames_per_step: int = 1
+    valid_input: str | None = None
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
     states: list[StateSpec] = field(default_factory=list)
     matrices: set[str] = field(default_factory=set)  # products of (B, F) and a constant (F, O)
+    shared: dict[Any, str] = field(default_factory=dict)
     _taken: set[str] = field(default_factory=set)
     _constant_of: dict[tuple[Any, ...], str] = field(default_factory=dict)
     _result_of: dict[tuple[Any, ...], list[str]] = field(default_factory=dict)
@@ -46,6 +52,11 @@ class StepGraph:
             found = f"{name}#{count}"
         self._taken.add(found)
         return found
+
+    def valid(self) -> str:
+        """The graph input, int64 (B,), that says how many of the step's frames are real."""
+        self.valid_input = self.valid_input or self.unique("valid")
+        return self.valid_input
 
     def constant(self, array: np.ndarray, name: str) -> str:
         """The name of a constant with these values."""
@@ -80,6 +91,7 @@ class StepGraph:
             initial.size
             and np.array_equal(initial, np.broadcast_to(first, initial.shape))
             and initial.dtype.kind == "f"
+            and np.isfinite(first).all()
         ):
             value = float(first[0])
         else:

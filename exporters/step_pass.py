@@ -9,14 +9,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
-from onnx import helper
+from onnx import TensorProto, helper
 
 from ..engine.artifact import StepSpec, TensorSpec
 from ..engine.errors import ExportError
-from .rules import RULES
+from .rules import RULES, TIMED
+from .clocks import Clock, NeedsMultiple
 from .step_graph import StepGraph, dtype_name
-from .tracked import BATCH, FEATURE, TIME, Final, Frames, Known, Node, Tensor, step_shape, where
+from .timing import delayed, settled, transposed
+from .tracked import BATCH, FEATURE, TIME, Final, Frames, Known, Node, Tensor, where
 from .worlds import Feed, Worlds, value_free
+
+
+MAX_FRAMES_PER_STEP = 2**16
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,39 +44,102 @@ def to_step(
     *,
     time_axis: int,
     batch_axis: int,
+    frames_per_step: int = 1,
     lone_name: str | None = None,
 ) -> Step:
     """The step graph of `model`, whose inputs all have `batch_axis` and `time_axis`.
 
-    feed: valid inputs for a batch and a length. lone_name: what to call the one output that is left of several.
+    feed: valid inputs for a batch and a length. frames_per_step: becomes a multiple of it where the model gives fewer outputs than
+    it gets frames. lone_name: what to call the one output that is left of several.
     """
-    graph = model.graph
-    nodes = _reachable(graph)
-    _check_operators(nodes, value_free(graph))
-    worlds = Worlds(model, feed)
-    step = StepGraph()
-    step.reserve([o.name for o in graph.output] + ([lone_name] if lone_name else []))
-    found: dict[str, Tensor] = {name: Known(name, values) for name, values in worlds.known.items()}
-    for value in graph.input:
-        labels = [FEATURE] * len(value.type.tensor_type.shape.dim)
-        labels[batch_axis], labels[time_axis] = BATCH, TIME
-        found[value.name] = Frames(step.unique(value.name), tuple(labels), worlds.shapes[value.name])
-    for proto in nodes:
-        if not all(name in worlds.known for name in proto.output if name):
-            inputs = tuple(_read(proto, name, found) if name else None for name in proto.input)
-            shapes = tuple(worlds.shapes.get(name, ()) for name in proto.output)
-            results = _apply(Node(proto, inputs, shapes), step)
-            found.update(zip(proto.output, results, strict=False))
-    finals = tuple(o.name for o in graph.output if isinstance(found[o.name], Final))
-    outputs = {o.name: _checked_output(o.name, found[o.name]) for o in graph.output if o.name not in finals}
-    if not outputs:
-        raise ExportError(
-            f"every output ({', '.join(finals)}) is a state after the last frame, known only at the end; return the layer's output of every frame"
-        )
-    alone = lone_name is not None and len(outputs) == 1 < len(graph.output)
-    named = {lone_name if alone and lone_name else n: (n, value) for n, value in outputs.items()}
-    inputs = {v.name: value for v in graph.input if isinstance(value := found[v.name], Frames)}
-    return replace(_assembled(model, step, inputs, named), finals=finals)
+    _check_operators(_reachable(model.graph), value_free(model.graph))
+    walk = _Walk(model, Worlds(model, feed), time_axis, batch_axis, lone_name)
+    while frames_per_step <= MAX_FRAMES_PER_STEP:
+        try:
+            return walk.steps_of(frames_per_step)
+        except NeedsMultiple as needed:
+            frames_per_step *= needed.factor
+    raise ExportError(
+        f"a step would take {frames_per_step} frames for the model to give a whole number of outputs, at most {MAX_FRAMES_PER_STEP} are allowed; "
+        "use strides that divide each other"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """Over the nodes in order, as often as frames_per_step turns out to be too small."""
+
+    model: onnx.ModelProto
+    worlds: Worlds
+    time_axis: int
+    batch_axis: int
+    lone_name: str | None
+
+    def steps_of(self, frames_per_step: int) -> Step:
+        """The step graph with so many frames a step. Raises NeedsMultiple."""
+        graph, worlds, lone = self.model.graph, self.worlds, self.lone_name
+        step = StepGraph(frames_per_step=frames_per_step)
+        step.reserve([o.name for o in graph.output] + ([lone] if lone else []))
+        found, given = self._inputs(step)
+        for proto in _reachable(graph):
+            if not all(name in worlds.known for name in proto.output if name):
+                inputs = tuple(_read(proto, name, found) if name else None for name in proto.input)
+                shapes = tuple(worlds.shapes.get(name, ()) for name in proto.output)
+                results = _apply(Node(proto, inputs, shapes, worlds.sizes), step)
+                for name, value in zip(proto.output, results, strict=False):
+                    typed = isinstance(value, Frames) and name
+                    found[name] = replace(value, dtype=worlds.dtypes[name]) if typed else value
+        finals = tuple(o.name for o in graph.output if isinstance(found[o.name], Final))
+        outputs = {o.name: _checked_output(o.name, found[o.name]) for o in graph.output if o.name not in finals}
+        if not outputs:
+            raise ExportError(
+                f"every output ({', '.join(finals)}) is a state after the last frame, known only at the end; return the layer's output of every frame"
+            )
+        outputs = _together(step, outputs)
+        alone = lone is not None and len(outputs) == 1 < len(graph.output)
+        named = {lone if alone and lone else n: (n, value) for n, value in outputs.items()}
+        return replace(_assembled(self.model, step, given, named), finals=finals)
+
+    def _inputs(self, step: StepGraph) -> tuple[dict[str, Tensor], dict[str, Frames]]:
+        """What is known before the first node, and the graph inputs of the step, by the names of those of the whole sequence."""
+        inputs: dict[str, Frames] = {}
+        found: dict[str, Tensor] = {name: Known(name, values) for name, values in self.worlds.known.items()}
+        clock = Clock(step.frames_per_step)
+        for value in self.model.graph.input:
+            kind = value.type.tensor_type
+            labels = [FEATURE] * len(kind.shape.dim)
+            labels[self.batch_axis], labels[self.time_axis] = BATCH, TIME
+            dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type).name
+            given = Frames(step.unique(value.name), tuple(labels), self.worlds.shapes[value.name], clock, dtype)
+            inputs[value.name], found[value.name] = given, _as_whole(step, given, self.time_axis)
+        return found, inputs
+
+
+def _as_whole(step: StepGraph, given: Frames, time_axis: int) -> Frames:
+    """The graph input (B, K, *frame), with its axes as the whole-sequence graph has them; `given` keeps the input's name."""
+    if given.clock.per_step == 1:
+        return given
+    order = [given.labels.index(BATCH), time_axis]
+    order += [i for i in range(len(given.labels)) if i not in order]
+    labels = tuple(given.labels[i] for i in order)
+    shapes = tuple(tuple(s[i] for i in order) for s in given.shapes)
+    back = [order.index(i) for i in range(len(order))]
+    return transposed(step, replace(given, labels=labels, shapes=shapes), back, f"{given.name}.turned")
+
+
+def _together(step: StepGraph, outputs: dict[str, Frames]) -> dict[str, Frames]:
+    """The outputs with one clock, whose delay is a whole number of frames."""
+    frames = step.frames_per_step
+    settled_outputs = {name: settled(step, x) for name, x in outputs.items()}
+    first_name, first = next(iter(settled_outputs.items()))
+    for name, x in settled_outputs.items():
+        if not x.clock.fits(first.clock, frames):
+            each = {n: f"{v.clock.per_step} a step, {v.clock.length(1000)} of 1000 frames" for n, v in ((first_name, first), (name, x))}
+            raise ExportError(f"outputs have different numbers of frames ({each}), and a step gives as many of each; export them apart")
+    delay = max(x.clock.delay for x in settled_outputs.values())
+    while delay * frames % first.clock.per_step:
+        delay += 1
+    return {name: delayed(step, x, delay) for name, x in settled_outputs.items()}
 
 
 def _read(node: onnx.NodeProto, name: str, found: dict[str, Tensor]) -> Tensor:
@@ -90,7 +158,7 @@ def _apply(node: Node, step: StepGraph) -> Sequence[Tensor]:
     """What the node's rule makes of it; a final state may be rearranged on its way out, and nothing else."""
     final = [v for v in node.inputs if isinstance(v, Final)]
     if not final:
-        return RULES[node.op](node, step)
+        return RULES[node.op](node, step) if node.op in TIMED else _framewise(node, step)
     layers = tuple(dict.fromkeys(name for v in final for name in v.layers))
     if node.op in _REARRANGING and not any(isinstance(v, Frames) for v in node.inputs):
         return [Final(layers)] * len(node.proto.output)
@@ -98,6 +166,24 @@ def _apply(node: Node, step: StepGraph) -> Sequence[Tensor]:
         f"it reads the state of {', '.join(repr(name) for name in layers)} after the last frame, which is known only at the end of a stream",
         "compute from the layer's output of every frame (its last value is that state)",
     )
+
+
+def _framewise(node: Node, step: StepGraph) -> Sequence[Tensor]:
+    """A rule that sees frames of one time only: paths of different delay wait for each other in delay lines."""
+    frames = [settled(step, v) for v in node.inputs if isinstance(v, Frames)]
+    clock = frames[0].clock
+    for x in frames[1:]:
+        if not x.clock.fits(clock, step.frames_per_step):
+            raise node.refuse(
+                f"its inputs have different numbers of frames: {clock.per_step} and {x.clock.per_step} a step, "
+                f"{clock.length(1000)} and {x.clock.length(1000)} of a sequence of 1000",
+                "cut or resample them alike first",
+            )
+        clock = replace(clock, lengths=clock.shorter(x.clock, step.frames_per_step))
+    delay = max(x.clock.delay for x in frames)
+    waiting = iter([replace(v := delayed(step, x, delay), clock=replace(v.clock, lengths=clock.lengths)) for x in frames])
+    inputs = tuple(next(waiting) if isinstance(v, Frames) else v for v in node.inputs)
+    return RULES[node.op](replace(node, inputs=inputs), step)
 
 
 def _reachable(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
@@ -134,8 +220,10 @@ def _checked_output(name: str, value: Tensor) -> Frames:
     if isinstance(value, Known):
         raise ExportError(f"output '{name}' does not depend on the frames; leave it out of what the module returns")
     assert isinstance(value, Frames)
+    if value.lone:
+        raise ExportError(f"output '{name}' depends on the positions of the frames alone; leave it out of what the module returns")
     kept = [label for label in value.labels if label != TIME]
-    if TIME not in value.labels or kept[0] != BATCH:
+    if TIME not in value.labels or kept[:1] != [BATCH]:
         raise ExportError(
             f"output '{name}' has axes {value.labels} (B batch, T time, BT both in one), expected a batch axis and a time axis of their own, "
             "the batch before all features; reshape or transpose it before it is returned"
@@ -148,33 +236,57 @@ def _assembled(
 ) -> Step:
     """The step graph as a model, with its spec. outputs: by their names in the step graph, with their old names."""
     types = {v.name: v.type.tensor_type.elem_type for v in [*model.graph.input, *model.graph.output]}
-    _name_outputs(step, {name: value.name for name, (_, value) in outputs.items()})
+    clock, frames = next(iter(outputs.values()))[1].clock, step.frames_per_step
+    ordered = {name: _time_second(step, name, value) for name, (_, value) in outputs.items()}
+    _name_outputs(step, {name: value.name for name, value in ordered.items()})
     step.prune(list(outputs))
-    given = [(v.name, types[name], step_shape(v)[1:]) for name, v in inputs.items()]
-    made = [(name, types[old], step_shape(v)[1:]) for name, (old, v) in outputs.items()]
+    if clock.delay or clock.lengths or step.valid_input or frames > 1:
+        step.valid()
+    given = [(v.name, types[name], _frame_shape(v)) for name, v in inputs.items()]
+    made = [(name, types[outputs[name][0]], _frame_shape(value)) for name, value in ordered.items()]
     states = [(s, helper.np_dtype_to_tensor_dtype(np.dtype(s.dtype))) for s in step.states]
+    valid = [(step.valid_input, TensorProto.INT64, [])] if step.valid_input else []
     graph = helper.make_graph(
         step.nodes,
         "step",
-        [*_values(given), *_values([(s.name, t, list(s.shape)) for s, t in states])],
-        [*_values(made), *_values([(s.next, t, list(s.shape)) for s, t in states])],
+        [*_values(given, frames), *_values([(s.name, t, list(s.shape)) for s, t in states]), *_values(valid)],
+        [*_values(made, clock.per_step), *_values([(s.next, t, list(s.shape)) for s, t in states])],
         step.initializers(),
     )
     opsets = [o for o in model.opset_import if o.domain in ("", "ai.onnx")]
     result = helper.make_model(graph, opset_imports=opsets, ir_version=model.ir_version, producer_name="undertow")
     onnx.checker.check_model(result, full_check=True)
-    spec = StepSpec(inputs=_specs(given), outputs=_specs(made), states=tuple(step.states))
-    return Step(
-        result,
-        spec,
-        {name: v.labels.index(TIME) for name, (_, v) in outputs.items()},
-        {n: old for n, (old, _) in outputs.items()},
-        (),
+    spec = StepSpec(
+        inputs=_specs(given),
+        outputs=_specs(made),
+        states=tuple(step.states),
+        delay=clock.delay * frames // clock.per_step,
+        frames_per_step=frames,
+        outputs_per_step=clock.per_step,
+        lengths=clock.lengths,
+        valid_input=step.valid_input,
     )
+    axes = {name: v.labels.index(TIME) for name, (_, v) in outputs.items()}
+    return Step(result, spec, axes, {n: old for n, (old, _) in outputs.items()}, ())
 
 
-def _values(tensors: list[tuple[str, int, list[int]]]) -> list[onnx.ValueInfoProto]:
-    return [helper.make_tensor_value_info(name, kind, ["B", *shape]) for name, kind, shape in tensors]
+def _time_second(step: StepGraph, name: str, x: Frames) -> Frames:
+    """An output with its batch axis in front and time after it, as the artifact has it."""
+    if x.clock.per_step == 1:
+        return x
+    order = [x.labels.index(BATCH), x.time]
+    return transposed(step, x, order + [i for i in range(len(x.labels)) if i not in order], f"{name}.turned")
+
+
+def _frame_shape(x: Frames) -> list[int]:
+    """One frame's features."""
+    return [size for size, label in zip(x.shapes[0], x.labels, strict=True) if label == FEATURE]
+
+
+def _values(tensors: Sequence[tuple[str, int, list[int]]], count: int = 1) -> list[onnx.ValueInfoProto]:
+    """count: how many of each a step has."""
+    steps = [count] if count > 1 else []
+    return [helper.make_tensor_value_info(name, kind, ["B", *steps, *shape]) for name, kind, shape in tensors]
 
 
 def _specs(tensors: list[tuple[str, int, list[int]]]) -> tuple[TensorSpec, ...]:

@@ -5,7 +5,7 @@ from typing import Any, cast
 import numpy as np
 import onnxruntime
 
-from ..engine.artifact import Artifact
+from ..engine.artifact import Artifact, TensorSpec
 from .sequences import Sequence
 from .worlds import plain_session
 
@@ -24,22 +24,44 @@ def stepped_together(artifact: Artifact, sequences: list[Sequence]) -> Outputs:
 
 
 def _stepped(session: onnxruntime.InferenceSession, artifact: Artifact, sequences: list[Sequence]) -> Outputs:
-    spec = artifact.spec
+    spec, k = artifact.spec, artifact.spec.frames_per_step
     lengths = np.array([len(next(iter(s.values()))) for s in sequences])
+    totals = [spec.outputs_of(n) if n else 0 for n in lengths]
+    hidden = spec.delay * spec.outputs_per_step // k
+    counts = np.array([-(-(total + hidden) // spec.outputs_per_step) if total else 0 for total in totals])
     states = {s.name: np.stack([s.initial_value()] * len(sequences)) for s in spec.states}
     given: list[dict[str, list[np.ndarray]]] = [{o.name: [] for o in spec.outputs} for _ in sequences]
     wanted = [o.name for o in spec.outputs] + [s.next for s in spec.states]
-    for t in range(lengths.max(initial=0)):
-        alive = np.flatnonzero(lengths > t)
-        feed = {i.name: np.stack([sequences[row][i.name][t] for row in alive]) for i in spec.inputs}
+    for t in range(counts.max(initial=0)):
+        alive = np.flatnonzero(counts > t)
+        feed = {i.name: np.stack([_block(sequences[row][i.name], t, k) for row in alive]) for i in spec.inputs}
+        if spec.valid_input:
+            feed[spec.valid_input] = np.clip(lengths[alive] - t * k, 0, k)
         made = session.run(wanted, feed | {name: array[alive] for name, array in states.items()})
         results = {name: np.asarray(array) for name, array in zip(wanted, made, strict=True)}
         for s in spec.states:
             states[s.name][alive] = results[s.next]
         for at, row in enumerate(alive):
             for o in spec.outputs:
-                given[row][o.name].append(results[o.name][at])
-    return [{name: np.stack(frames) for name, frames in one.items()} for one in given]
+                block = results[o.name][at]
+                given[row][o.name].append(block if spec.outputs_per_step > 1 else block[None])
+    return [
+        {o.name: _ready(one[o.name], o, hidden, total) for o in spec.outputs} for one, total in zip(given, totals, strict=True)
+    ]
+
+
+def _block(sequence: np.ndarray, t: int, k: int) -> np.ndarray:
+    """Step t's frames; zeros after the end."""
+    frames = sequence[t * k : (t + 1) * k]
+    blank = np.zeros((k - len(frames), *sequence.shape[1:]), sequence.dtype)
+    block = np.concatenate([frames, blank])
+    return block if k > 1 else block[0]
+
+
+def _ready(blocks: list[np.ndarray], tensor: TensorSpec, hidden: int, total: int) -> np.ndarray:
+    """A stream's outputs, without those that answer to no frame."""
+    none = np.zeros((0, *tensor.shape), tensor.dtype)
+    return np.concatenate([none, *blocks])[hidden : hidden + total]
 
 
 def stepped_by_engine(artifact: Artifact, sequences: list[Sequence], backend: str) -> Outputs:
@@ -63,4 +85,11 @@ def stepped_by_engine(artifact: Artifact, sequences: list[Sequence], backend: st
         for row, outputs in cast(dict[int, Any], engine.push_many(chunks)).items():
             for name in names:
                 given[row][name].append(outputs[name] if len(names) > 1 else outputs)
-    return [{name: np.concatenate(parts) for name, parts in one.items()} for one in given]
+    for row, length in enumerate(lengths):
+        if not length:
+            continue
+        tail = engine.close(row)
+        for name in names:
+            given[row][name].append(tail[name] if len(names) > 1 else tail)
+    blank = {o.name: np.zeros((0, *o.shape), o.dtype) for o in artifact.spec.outputs}
+    return [{name: np.concatenate([blank[name], *parts]) for name, parts in one.items()} for one in given]

@@ -1,17 +1,19 @@
 """Tensors of the whole-sequence graph as the pass sees them.
 
 Each axis of a tensor has a label: BATCH, TIME, both in one axis (`BT` batch-major, `TB` time-major: what a reshape to
-(batch * time, features) makes), or FEATURE. In the step graph the TIME axis is gone; the others stay in their order.
+(batch * time, features) makes), or FEATURE. In the step graph the TIME axis is left out where a step has one element of it, and has
+that many entries otherwise; a merged axis is the batch where a step has one element, and two axes otherwise; the rest stays in its order.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import onnx
 
 from ..engine.errors import ExportError
-from .worlds import SIZES
+from .clocks import Clock
 
 BATCH, TIME, BATCH_TIME, TIME_BATCH, FEATURE = "B", "T", "BT", "TB", ""
 Labels = tuple[str, ...]
@@ -19,12 +21,36 @@ Shapes = tuple[tuple[int, ...], ...]  # one for each world
 
 
 @dataclass(frozen=True, slots=True)
+class Padding:
+    """Elements of value `fill` that a reader is to see before and after the tensor's own; below zero, elements that it is not to see."""
+
+    before: int
+    after: int
+    fill: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Frames:
-    """A tensor that depends on the inputs' frames; `name` is the step graph's."""
+    """A tensor that depends on the inputs' frames; `name` is the step graph's.
+
+    clock: which elements along time a step has, of the tensor without its padding. padding: what `shapes` include of it, not yet
+    in the step graph. warm: what the elements before the first are, where that is known. lone: it has no batch axis in the
+    whole-sequence graph (positions), in the step graph it has one in front.
+    """
 
     name: str
     labels: Labels
     shapes: Shapes
+    clock: Clock = field(default=Clock())
+    dtype: str = "float32"
+    padding: Padding | None = None
+    warm: float | None = None
+    lone: bool = False
+
+    @property
+    def time(self) -> int:
+        """Which axis is time alone; -1 where none is."""
+        return self.labels.index(TIME) if TIME in self.labels else -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +77,12 @@ Tensor = Frames | Known | Final
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node of the whole-sequence graph with what it reads. inputs: None where one is left out."""
+    """A node of the whole-sequence graph with what it reads. inputs: None where one is left out; sizes: (batch, length) of each world."""
 
     proto: onnx.NodeProto
     inputs: tuple[Tensor | None, ...]
     shapes: tuple[Shapes, ...]
+    sizes: tuple[tuple[int, int], ...]
 
     @property
     def op(self) -> str:
@@ -65,6 +92,11 @@ class Node:
     def hint(self) -> str:
         """What to call the node's result in the step graph."""
         return next(o for o in self.proto.output if o)
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """The batch size in each world."""
+        return tuple(b for b, _ in self.sizes)
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """The attribute's value as Python has it (a string is bytes), or the default."""
@@ -111,20 +143,24 @@ def where(node: onnx.NodeProto) -> str:
     return f"node '{node.name}' ({node.op_type}{f', in module {module!r}' if module else ''})"
 
 
-def labels_of(shapes: Shapes) -> tuple[str | None, ...]:
-    """What each axis of a size-dependent tensor is by its sizes; None where it is neither constant, batch nor time."""
-    sizes = list(zip(*shapes, strict=True))
-    kinds = {
-        tuple(b for b, _ in SIZES): BATCH,
-        tuple(t for _, t in SIZES): TIME,
-        tuple(b * t for b, t in SIZES): BATCH_TIME,
-    }
-    return tuple(FEATURE if len(set(s)) == 1 else kinds.get(s) for s in sizes)
+def columns(shapes: Shapes) -> list[tuple[int, ...]]:
+    """For each axis its size in each world."""
+    return list(zip(*shapes, strict=True))
+
+
+def labels_of(node: Node, known: Known) -> tuple[str | None, ...]:
+    """What each axis is by its sizes: the batch, the time axis of some input of the node, or constant; None for anything else."""
+    kinds = {node.batches: BATCH}
+    for value in node.inputs:
+        if isinstance(value, Frames):
+            pairs = zip(columns(value.shapes), value.labels, strict=True)
+            kinds |= {sizes: label for sizes, label in pairs if label != FEATURE}
+    return tuple(FEATURE if len(set(s)) == 1 else kinds.get(s) for s in columns(known.shapes))
 
 
 def uniform(node: Node, known: Known) -> tuple[np.ndarray, Labels]:
     """The value with size 1 where it has a batch or time axis, and its labels; refused where it varies along those."""
-    found = labels_of(known.shapes)
+    found = labels_of(node, known)
     if None in found:
         raise node.refuse(
             f"it reads '{known.name}', whose size depends on the number of streams or of frames",
@@ -153,18 +189,28 @@ def uniform(node: Node, known: Known) -> tuple[np.ndarray, Labels]:
     return first, labels
 
 
-def step_shape(frames: Frames) -> list[int]:
+def _step_sizes(x: Frames, axis: int, full: bool) -> list[int]:
+    """The sizes that stand for the axis in the step graph. full: the time axis stays, whatever its size."""
+    label, n = x.labels[axis], x.clock.per_step
+    if label == TIME:
+        return [n] if full or n > 1 else []
+    if label in (BATCH_TIME, TIME_BATCH):
+        return [-1] if n == 1 else [-1, n] if label == BATCH_TIME else [n, -1]
+    return [-1] if label == BATCH else [x.shapes[0][axis]]
+
+
+def step_shape(x: Frames, full: bool = False) -> list[int]:
     """The shape in the step graph, -1 for the axis that has the batch."""
-    pairs = zip(frames.labels, frames.shapes[0], strict=True)
-    return [-1 if label != FEATURE else size for label, size in pairs if label != TIME]
+    front = [-1] if x.lone else []
+    return front + [size for axis in range(len(x.labels)) for size in _step_sizes(x, axis, full)]
 
 
-def step_axis(labels: Labels, axis: int) -> int:
+def step_axis(x: Frames, axis: int, full: bool = False) -> int:
     """Where a whole-sequence axis is in the step graph."""
-    return axis - (TIME in labels[:axis])
+    return int(x.lone) + sum(len(_step_sizes(x, a, full)) for a in range(axis))
 
 
-def one_time_axis(node: Node, labels: list[str]) -> Labels:
+def one_time_axis(node: Node, labels: Sequence[str]) -> Labels:
     """The labels, which must be one batch and one time: frames meet frames of their own stream and time alone."""
     together = "".join(labels)
     if together.count("T") > 1:

@@ -13,26 +13,52 @@ import onnxruntime
 
 from ..engine.errors import ExportError
 
-SIZES = ((3, 7), (5, 7), (3, 11))  # (batch, length): no constant follows them, no two axes can be mistaken
+# (batch, length) of three worlds: no constant follows them, no two axes can be mistaken. Lengths are tried one after the other, until the
+# graph runs: some need many frames, or a multiple of a number.
+BATCHES = (3, 5, 3)
+LENGTHS = ((7, 11), (24, 40), (60, 84), (240, 336), (1008, 1344), (4032, 5376), (16_128, 21_504))
 
 Feed = Mapping[str, np.ndarray]
 
 
 class Worlds:
-    """shapes[tensor]: its shape in each world. known[tensor]: its value in each, for tensors that no input's value reaches."""
+    """shapes[tensor]: its shape in each world. known[tensor]: its value in each, for tensors that no input's value reaches.
+
+    sizes: (batch, length) of each world. dtypes: by tensor. Raises ExportError where the graph runs on no length.
+    """
 
     def __init__(self, model: onnx.ModelProto, feed: Callable[[int, int], Feed]):
         free = value_free(model.graph)
         names = [name for node in model.graph.node for name in node.output if name]
         session = _session(model, names)
-        runs = [_run(session, names, feed(*size)) for size in SIZES]
+        self.sizes, feeds, runs = _first_that_runs(session, names, feed)
         constants = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
-        feeds = [feed(*size) for size in SIZES]
         self.known = {name: tuple(run[name] for run in runs) for name in names if name in free}
-        self.known |= {name: (array,) * len(SIZES) for name, array in constants.items()}
+        self.known |= {name: (array,) * len(runs) for name, array in constants.items()}
         self.shapes = {name: tuple(run[name].shape for run in runs) for name in names}
         self.shapes |= {v.name: tuple(f[v.name].shape for f in feeds) for v in model.graph.input}
-        self.shapes |= {name: (array.shape,) * len(SIZES) for name, array in constants.items()}
+        self.shapes |= {name: (array.shape,) * len(runs) for name, array in constants.items()}
+        self.dtypes = {name: array.dtype.name for name, array in runs[0].items()}
+
+
+def _first_that_runs(
+    session: onnxruntime.InferenceSession, names: list[str], feed: Callable[[int, int], Feed]
+) -> tuple[tuple[tuple[int, int], ...], list[Feed], list[dict[str, np.ndarray]]]:
+    """The sizes, inputs and tensors of the first worlds in which the graph runs and no tensor is empty."""
+    failed = None
+    for short, long in LENGTHS:
+        sizes = tuple(zip(BATCHES, (short, short, long), strict=True))
+        feeds = [feed(*size) for size in sizes]
+        try:
+            runs = [_run(session, names, f) for f in feeds]
+        except ExportError as error:
+            failed = failed or error
+            continue
+        if all(array.size for run in runs for array in run.values() if array.ndim > 1):
+            return sizes, feeds, runs
+    raise failed or ExportError(
+        f"a tensor of the whole-sequence graph is empty for every length up to {LENGTHS[-1][1]}; give the module longer windows of frames less to do"
+    )
 
 
 def value_free(graph: onnx.GraphProto) -> set[str]:

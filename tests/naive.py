@@ -80,9 +80,11 @@ class NaiveStream:
         return self.run_step() if len(self.waiting) == self.spec.frames_per_step else []
 
     def flush(self) -> list[dict[str, np.ndarray]]:
-        """The rest of the rows, so that floor(T * M / K) have come out in all."""
+        """The rest of the rows, so that floor(T * M / K), or what `lengths` says, have come out in all."""
         spec = self.spec
-        total = self.frames * spec.outputs_per_step // spec.frames_per_step
+        total = self.frames if spec.lengths else self.frames * spec.outputs_per_step // spec.frames_per_step
+        for multiply, add, divide in spec.lengths:
+            total = max((multiply * total + add) // divide, 0) if total else 0
         rows: list[dict[str, np.ndarray]] = []
         while spec.valid_input is not None and self.rows - self.skipped < total:
             rows += self.run_step()

@@ -1,0 +1,71 @@
+"""When a tensor's elements along time are computed: how many a step, how late, and how many there are in all."""
+
+import math
+from dataclasses import dataclass, replace
+
+from ..engine.artifact import Stage, length_of
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Element e of the block that step s computes is element s * per_step - delay + e of the whole sequence's tensor.
+
+    A delay below zero means that the block is ahead: elements before the first block are padding that the reader knows.
+    lengths: stages that give how many elements there are for so many input frames, see `StepSpec.lengths`.
+    """
+
+    per_step: int = 1
+    delay: int = 0
+    lengths: tuple[Stage, ...] = ()
+
+    def length(self, frames: int) -> int:
+        """How many elements a sequence of so many frames has."""
+        return length_of(self.lengths, frames)
+
+    def then(self, multiply: int, add: int, divide: int) -> tuple[Stage, ...]:
+        """The lengths of what has (multiply * L + add) // divide elements where this has L."""
+        if (multiply, add, divide) == (1, 0, 1):
+            return self.lengths
+        if self.lengths and multiply == divide == 1:
+            m, a, d = self.lengths[-1]
+            if d == 1 and (a >= 0 or add <= 0):
+                joined = (m, a + add, 1)
+                return self.lengths[:-1] + (() if joined == (1, 0, 1) else (joined,))
+        return (*self.lengths, (multiply, add, divide))
+
+    def certain(self, frames_per_step: int) -> int:
+        """The least delay with which every element is known to exist by the time that its step has its frames."""
+        t = 1
+        while self.length(t * frames_per_step) <= 0 and t < 2**40:
+            t *= 2
+        return t * self.per_step - self.length(t * frames_per_step)
+
+    def at_least(self, delay: int, frames_per_step: int) -> "Clock":
+        """With the delay, or a longer one where elements would not be certain to exist."""
+        return replace(self, delay=max(0, delay, self.certain(frames_per_step)))
+
+    def fits(self, other: "Clock", frames_per_step: int) -> bool:
+        """Whether both have equally many elements after every whole number of steps."""
+        return self.per_step == other.per_step and all(
+            self.length(t * frames_per_step) == other.length(t * frames_per_step) for t in (*range(1, 65), 10_007)
+        )
+
+    def shorter(self, other: "Clock", frames_per_step: int) -> tuple[Stage, ...]:
+        """The lengths of that which ends first within a step."""
+        inside = range(1, 65 * frames_per_step if frames_per_step < 64 else 4 * frames_per_step)
+        return self.lengths if all(self.length(t) <= other.length(t) for t in inside) else other.lengths
+
+
+class NeedsMultiple(Exception):
+    """The pass must start again with frames_per_step a multiple of what it was."""
+
+    def __init__(self, factor: int):
+        super().__init__(factor)
+        self.factor = factor
+
+
+def divided(per_step: int, stride: int) -> int:
+    """How many of per_step elements are left of every `stride`-th. Raises NeedsMultiple."""
+    if per_step % stride:
+        raise NeedsMultiple(stride // math.gcd(per_step, stride))
+    return per_step // stride

@@ -1,0 +1,245 @@
+"""Frames of other steps, in the step graph: buffers of the past, delay lines, and what lies before the first frame or after the last.
+
+Step s has elements s * n - d .. of a tensor (`Clock`). Before index 0 and past the end they hold whatever the warm-up or the flush
+computed; `inside` says which are real, and `masked` puts padding in the others' place, where a reader would see them.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from .clocks import Clock, divided
+from .step_graph import StepGraph
+from .tracked import BATCH, FEATURE, TIME, TIME_BATCH, Frames, Padding, step_axis, step_shape
+
+
+def steps(step: StepGraph) -> str:
+    """int64 (B,): how many steps the stream has taken before this one."""
+    if "steps" not in step.shared:
+        step.shared["steps"] = name = step.state("steps", np.zeros((), np.int64))
+        step.set_next(name, step.emit("Add", [name, step.constant(np.array(1, np.int64), "one")], f"{name}_next")[0])
+    return step.shared["steps"]
+
+
+def frames_seen(step: StepGraph) -> str:
+    """int64 (B,): how many frames the stream has, those of this step included; no more of them after its end."""
+    if "frames" not in step.shared:
+        name = step.state("frames", np.zeros((), np.int64))
+        step.shared["frames"] = step.emit("Add", [name, step.valid()], f"{name}_next")[0]
+        step.set_next(name, step.shared["frames"])
+    return step.shared["frames"]
+
+
+def _number(step: StepGraph, value: int) -> str:
+    return step.constant(np.array(value, np.int64), "number")
+
+
+def length(step: StepGraph, clock: Clock) -> str:
+    """int64 (B,): how many elements there are so far, or in all once the stream has ended; see `engine.artifact.length_of`."""
+    found = frames_seen(step)
+    for multiply, add, divide in clock.lengths:
+        if multiply != 1:
+            found = step.emit("Mul", [found, _number(step, multiply)], "length.times")[0]
+        found = step.emit("Add", [found, _number(step, add)], "length.plus")[0]
+        if add < 0:
+            found = step.emit("Max", [found, _number(step, 0)], "length.least")[0]
+        if divide != 1:
+            found = step.emit("Div", [found, _number(step, divide)], "length.divided")[0]
+    return found
+
+
+def first_index(step: StepGraph, clock: Clock) -> str:
+    """int64 (B,): the index of the block's first element."""
+    found = steps(step)
+    if clock.per_step != 1:
+        found = step.emit("Mul", [found, _number(step, clock.per_step)], "index.times")[0]
+    return step.emit("Sub", [found, _number(step, clock.delay)], "index")[0] if clock.delay else found
+
+
+def indices(step: StepGraph, clock: Clock) -> str:
+    """int64 (B,), or (B, n) where a step has n > 1 elements: the index of each element of the block."""
+    first = first_index(step, clock)
+    if clock.per_step == 1:
+        return first
+    column = step.emit("Unsqueeze", [first, step.ints(1)], "index.column")[0]
+    offsets = step.constant(np.arange(clock.per_step, dtype=np.int64), "offsets")
+    return step.emit("Add", [column, offsets], "indices")[0]
+
+
+def inside(step: StepGraph, clock: Clock, left: bool, right: bool) -> str:
+    """bool (B,) or (B, n): which elements are not before the first (left), and not after the last (right)."""
+    at, tests = indices(step, clock), []
+    if left:
+        tests += step.emit("GreaterOrEqual", [at, _number(step, 0)], "started")
+    if right:
+        end = length(step, clock)
+        if clock.per_step > 1:
+            end = step.emit("Unsqueeze", [end, step.ints(1)], "length.column")[0]
+        tests += step.emit("Less", [at, end], "running")
+    return tests[0] if len(tests) == 1 else step.emit("And", tests, "inside")[0]
+
+
+def _spread(step: StepGraph, x: Frames, mask: str) -> str:
+    """(B,) or (B, n) as it broadcasts to `x` in the step graph."""
+    places: list[int] = []
+    for axis, label in enumerate(x.labels):
+        begin = step_axis(x, axis)
+        count = (step_axis(x, axis + 1) if axis + 1 < len(x.labels) else len(step_shape(x))) - begin
+        if label == FEATURE:
+            places += range(begin, begin + count)
+    first = next((label for label in x.labels if label), "")
+    if x.clock.per_step > 1 and first in (TIME, TIME_BATCH) and not x.lone:
+        mask = step.emit("Transpose", [mask], "inside.turned", perm=[1, 0])[0]
+    return step.emit("Unsqueeze", [mask, step.ints(*places)], "inside.spread")[0] if places else mask
+
+
+def masked(step: StepGraph, x: Frames, fill: Any, left: bool, right: bool) -> Frames:
+    """`x` with `fill` in the place of what is not real at its left or right end."""
+    if not left and not right:
+        return x
+    mask = _spread(step, x, inside(step, x.clock, left, right))
+    value = step.constant(np.array(fill, x.dtype), "fill")
+    name = step.emit("Where", [mask, x.name, value], f"{x.name}.real")[0]
+    return replace(x, name=name, warm=float(fill) if left else x.warm)
+
+
+def hold(step: StepGraph, clock: Clock, old: str, new: str, rank: int) -> str:
+    """`new`, or `old` as long as the block's elements are before the first. rank: of both in the step graph, the batch first.
+
+    Blocks must begin at the first element: see `aligned`.
+    """
+    if clock.delay <= 0:
+        return new
+    started = step.emit("GreaterOrEqual", [first_index(step, clock), _number(step, 0)], "started")[0]
+    if rank > 1:
+        started = step.emit("Unsqueeze", [started, step.ints(*range(1, rank))], "started.spread")[0]
+    return step.emit("Where", [started, new, old], f"{new}.held")[0]
+
+
+def batch_first(step: StepGraph, x: Frames) -> Frames:
+    """`x` with its batch axis in front."""
+    if x.lone or x.labels[0] == BATCH:
+        return x
+    at = x.labels.index(BATCH)
+    return transposed(step, x, [at, *(i for i in range(len(x.labels)) if i != at)], f"{x.name}.streams")
+
+
+def transposed(step: StepGraph, x: Frames, order: list[int], hint: str) -> Frames:
+    """`x` with its axes in that order; where only the time axis moves, and has no place in the step graph, nothing is computed."""
+    labels = tuple(x.labels[i] for i in order)
+    shapes = tuple(tuple(shape[i] for i in order) for shape in x.shapes)
+    new = []
+    for i in order:
+        stop = step_axis(x, i + 1) if i + 1 < len(x.labels) else len(step_shape(x))
+        new += range(step_axis(x, i), stop)
+    new = ([0] if x.lone else []) + new
+    made = replace(x, labels=labels, shapes=shapes)
+    return made if new == sorted(new) else replace(made, name=step.emit("Transpose", [x.name], hint, perm=new)[0])
+
+
+def like(step: StepGraph, made: Frames, model: Frames) -> Frames:
+    """`made`, which `batch_first` brought batch first, in the order of axes that `model` has."""
+    if made.lone or model.labels[0] == BATCH:
+        return made
+    at = model.labels.index(BATCH)
+    rest = [i for i in range(len(model.labels)) if i != at]
+    order = [0 if i == at else 1 + rest.index(i) for i in range(len(model.labels))]
+    return transposed(step, made, order, f"{made.name}.turned")
+
+
+def full(step: StepGraph, x: Frames) -> str:
+    """`x` with its time axis, whatever its size."""
+    if x.clock.per_step > 1:
+        return x.name
+    return step.emit("Unsqueeze", [x.name, step.ints(step_axis(x, x.time, full=True))], f"{x.name}.frame")[0]
+
+
+def without_time(step: StepGraph, name: str, at: int, count: int, hint: str) -> str:
+    """The tensor without its time axis `at`, where that has one entry."""
+    return step.emit("Squeeze", [name, step.ints(at)], hint)[0] if count == 1 else name
+
+
+def history(step: StepGraph, x: Frames, count: int, first: np.ndarray, hint: str) -> str:
+    """The block of `x`, time axis included and batch first, after the `count` elements before it. first: what those are at the start."""
+    block, n = full(step, x), x.clock.per_step
+    if count == 0:
+        return block
+    at = step_axis(x, x.time, full=True)
+    shape = step_shape(x, full=True)[1:]
+    shape[at - 1] = count
+    key = ("past", x.name, count, first.tobytes())
+    if key not in step.shared:
+        past = step.state(f"{hint}.past", np.broadcast_to(first.astype(x.dtype), shape))
+        joined = step.emit("Concat", [past, block], f"{hint}.joined", axis=at)[0]
+        step.set_next(past, _piece(step, joined, at, n, n + count, f"{past}_next"))
+        step.shared[key] = joined
+    return step.shared[key]
+
+
+def _piece(step: StepGraph, name: str, at: int, start: int, stop: int, hint: str, stride: int = 1) -> str:
+    given = [step.ints(v) for v in (start, stop, at, stride)]
+    return step.emit("Slice", [name, *given], hint)[0]
+
+
+def reach(step: StepGraph, x: Frames, before: int, after: int, span: int, stride: int) -> Clock:
+    """The clock of what reads, for each element i, elements i * stride - before .. i * stride - before + span of `x` padded by before, after.
+
+    Raises NeedsMultiple where a step has no whole number of strides.
+    """
+    clock = x.clock
+    n = divided(clock.per_step, stride)
+    delay = -((clock.delay + span - before + 1 - stride) // -stride)
+    lengths = clock.then(1, before + after - span - 1 + stride, stride)
+    return Clock(n, 0, lengths).at_least(delay, step.frames_per_step)
+
+
+def windowed(
+    step: StepGraph, x: Frames, clock: Clock, pad: Padding, span: int, stride: int, hint: str
+) -> tuple[str, Frames]:
+    """All elements of `x` that a block of `clock` reads, time axis included and batch first; and `x` as it was read."""
+    n, d = x.clock.per_step, x.clock.delay
+    x = masked(
+        step, x, pad.fill, left=pad.before > 0 and d > 0 and x.warm != pad.fill, right=pad.after > 0
+    )
+    count = clock.delay * stride + pad.before - d
+    joined = history(step, x, max(0, count), np.array(pad.fill), hint)
+    at = step_axis(x, x.time, full=True)
+    start, size = max(0, -count), (clock.per_step - 1) * stride + span + 1
+    if start or size != max(0, count) + n:
+        joined = _piece(step, joined, at, start, start + size, f"{hint}.window")
+    return joined, x
+
+
+def settled(step: StepGraph, x: Frames) -> Frames:
+    """`x` with its padding in the step graph."""
+    pad = x.padding
+    if pad is None:
+        return x
+    source = batch_first(step, replace(x, padding=None))
+    clock = reach(step, source, pad.before, pad.after, 0, 1)
+    name, read = windowed(step, source, clock, pad, 0, 1, f"{x.name}.padded")
+    at = step_axis(source, source.time, full=True)
+    name = without_time(step, name, at, clock.per_step, f"{x.name}.padded")
+    warm = pad.fill if source.clock.delay <= 0 or read.warm == pad.fill else None
+    return like(step, replace(source, name=name, clock=clock, warm=warm), x)
+
+
+def delayed(step: StepGraph, x: Frames, delay: int) -> Frames:
+    """`x`, settled, with that delay: the frames between are a state."""
+    extra = delay - x.clock.delay
+    if extra == 0:
+        return x
+    source = batch_first(step, x)
+    at, n = step_axis(source, source.time, full=True), x.clock.per_step
+    joined = history(step, source, extra, np.array(0), f"{x.name}.delayed")
+    name = _piece(step, joined, at, 0, n, f"{x.name}.delayed")
+    name = without_time(step, name, at, n, f"{x.name}.late")
+    warm = 0.0 if x.clock.delay == 0 or x.warm == 0 else None
+    return like(step, replace(source, name=name, clock=replace(x.clock, delay=delay), warm=warm), x)
+
+
+def aligned(step: StepGraph, x: Frames) -> Frames:
+    """`x`, settled, with blocks that begin at the first element."""
+    x = settled(step, x)
+    return delayed(step, x, x.clock.delay + -x.clock.delay % x.clock.per_step)

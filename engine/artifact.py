@@ -33,14 +33,16 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
 Dim = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
 Shape = Annotated[tuple[Dim, ...], msgspec.Meta(max_length=16)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=2**20)]
-Stage = tuple[Count, Annotated[int, msgspec.Meta(ge=-(2**40), le=2**40)], Count]  # L becomes max(0, (multiply * L + add) // divide)
+Stage = tuple[
+    Count, Annotated[int, msgspec.Meta(ge=-(2**40), le=2**40)], Count
+]  # L becomes max(0, (multiply * L + add) // divide)
 
 
 def length_of(stages: tuple[Stage, ...], frames: int) -> int:
-    """What the stages make of so many frames; nothing of none."""
+    """What the stages make of so many frames."""
     length = frames
     for multiply, add, divide in stages:
-        length = max(0, (multiply * length + add) // divide) if length > 0 else 0
+        length = max(0, (multiply * length + add) // divide)
     return length
 
 
@@ -101,7 +103,7 @@ class StepSpec(Struct, frozen=True):
     frames_per_step: K; where K > 1 graph inputs are `(B, K, *frame)`.
     outputs_per_step: M; where M > 1 graph outputs are `(B, M, *out)`.
     lengths: how many outputs a stream of T frames has in all: stages (multiply, add, divide) that are applied in turn from
-        L = T, L = max(0, (multiply * L + add) // divide), nothing where an L is 0. Empty: floor(T * M / K).
+        L = T, L = max(0, (multiply * L + add) // divide). Empty: floor(T * M / K).
     valid_input: a graph input, int64 `(B,)`: how many of the step's K frames are real; the rest of a stream's steps,
         after its end, push out the tail. Needed where delay > 0.
     certificate: the parity certificate, a line for each backend.

@@ -56,6 +56,12 @@ class Clock:
         return self.lengths if all(self.length(t) <= other.length(t) for t in inside) else other.lengths
 
 
+def plain(clock: Clock, frames_per_step: int) -> bool:
+    """Whether there are floor(T * M / K) elements of T frames, whatever T is."""
+    reach = sum(abs(add) for _, add, _ in clock.lengths) * 2 + 4 * frames_per_step + 64
+    return reach < 10_000 and all(clock.length(t) == t * clock.per_step // frames_per_step for t in range(1, reach))
+
+
 class NeedsMultiple(Exception):
     """The pass must start again with frames_per_step a multiple of what it was."""
 

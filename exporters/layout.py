@@ -79,7 +79,12 @@ def _stacked(labels: list[str], before: list[Sizes], after: list[Sizes]) -> tupl
     """Time that becomes time and features (stacked frames), or the other way: the new labels, and what the number of elements is multiplied and divided by."""
     old, new = _solid(before), _solid(after)
     kinds = [labels[i] for i in old]
-    if kinds == [TIME] and len(new) > 1 and all(len(set(after[i])) == 1 for i in new[1:]) and len(set(after[new[0]])) > 1:
+    if (
+        kinds == [TIME]
+        and len(new) > 1
+        and all(len(set(after[i])) == 1 for i in new[1:])
+        and len(set(after[new[0]])) > 1
+    ):
         factor = before[old[0]][0] // after[new[0]][0]
         return [TIME if i == new[0] else FEATURE for i in range(len(after))], 1, factor
     if len(kinds) > 1 and kinds[0] == TIME and set(kinds[1:]) == {FEATURE} and len(new) == 1:
@@ -90,7 +95,9 @@ def _stacked(labels: list[str], before: list[Sizes], after: list[Sizes]) -> tupl
     return None
 
 
-def _restacked(before: list[Sizes], after: list[Sizes], old: list[int], new: list[int]) -> tuple[list[str], int, int] | None:
+def _restacked(
+    before: list[Sizes], after: list[Sizes], old: list[int], new: list[int]
+) -> tuple[list[str], int, int] | None:
     """(T, F) as (T / k, k * F) or (T * k, F / k)."""
     t, u = before[old[0]], after[new[0]]
     if t == u or len(set(u)) == 1 or any(len(set(after[i])) > 1 for i in new[1:]):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..engine.artifact import Artifact, Parity
+from ..engine.artifact import Artifact, Parity, StepSpec
 from ..engine.errors import BackendError
 from .sequences import Sequence
 from .stepping import Outputs, stepped_by_engine, stepped_together
@@ -19,6 +19,12 @@ LENGTHS = (1, 2, 7, 50)
 SEEDS = 3
 RELATIVE = 1e-4
 SMALLEST_SCALE = 1e-3  # below it an output is rounding noise of larger values inside
+
+
+def lengths_for(spec: StepSpec) -> tuple[int, ...]:
+    """Lengths with one frame, a few, a step's and not a whole number of steps, and some beyond the delay."""
+    k = spec.frames_per_step
+    return tuple(sorted({*LENGTHS[:3], k, 2 * k + 1, 7 * k, spec.delay + LENGTHS[-1] * min(k, 16) + k - 1}))
 
 
 @dataclass(frozen=True, slots=True)

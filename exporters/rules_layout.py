@@ -6,7 +6,16 @@ from dataclasses import replace
 import numpy as np
 
 from .layout import rearranged
-from .rule_parts import attributes_of, beside, constant_in_step, labelled, made_of, plain_axis, selected_axis, some_frames
+from .rule_parts import (
+    attributes_of,
+    beside,
+    constant_in_step,
+    labelled,
+    made_of,
+    plain_axis,
+    selected_axis,
+    some_frames,
+)
 from .rules_time import concat_time, is_whole, pad_time, slice_time
 from .step_graph import StepGraph
 from .timing import transposed
@@ -64,7 +73,9 @@ def slices(node: Node, step: StepGraph) -> Sequence[Tensor]:
         if strides[i] == 1 and is_whole(x, node, axis):
             continue
         if axis == x.time:
-            x = slice_time(node, step, x, [(int(a[i]), int(b[i])) for a, b in zip(first, last, strict=True)], strides[i])
+            x = slice_time(
+                node, step, x, [(int(a[i]), int(b[i])) for a, b in zip(first, last, strict=True)], strides[i]
+            )
         else:
             selected_axis(node, x, axis)
             kept.append(i)
@@ -173,7 +184,11 @@ def expand(node: Node, step: StepGraph) -> Sequence[Tensor]:
         if label == TIME:
             new += [1] if x.clock.per_step > 1 else []
         else:
-            new += [sizes.pop()] if label == FEATURE else [1] * (2 if label in ("BT", "TB") and x.clock.per_step > 1 else 1)
+            new += (
+                [sizes.pop()]
+                if label == FEATURE
+                else [1] * (2 if label in ("BT", "TB") and x.clock.per_step > 1 else 1)
+            )
     made = made_of(x, x.name, labels, node)
     if step_shape(x) == step_shape(made):
         return [made]

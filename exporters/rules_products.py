@@ -5,7 +5,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from .rule_parts import attributes_of, beside, constant_in_step, constants, labelled, made_of, padded, plain_axis, some_frames
+from .rule_parts import (
+    attributes_of,
+    beside,
+    constant_in_step,
+    constants,
+    labelled,
+    made_of,
+    padded,
+    plain_axis,
+    some_frames,
+)
 from .step_graph import StepGraph
 from .tracked import FEATURE, TIME, Frames, Known, Labels, Node, Tensor, one_time_axis, step_shape, uniform
 
@@ -20,7 +30,12 @@ def matmul(node: Node, step: StepGraph) -> Sequence[Tensor]:
         )
     if isinstance(node.inputs[1], Known) and len(right) == 2 and len(left) > 1:
         return _by_matrix(node, step, node.inputs[1])
-    if isinstance(node.inputs[0], Known) and len(left) == 2 and right[-1] == TIME and node.frames(1).clock.per_step == 1:
+    if (
+        isinstance(node.inputs[0], Known)
+        and len(left) == 2
+        and right[-1] == TIME
+        and node.frames(1).clock.per_step == 1
+    ):
         return _of_column(node, step, node.inputs[0])
     if min(len(left), len(right)) < 2:
         raise node.refuse("it multiplies by a vector", "give the vector a second axis of size 1")
@@ -132,5 +147,3 @@ def gemm(node: Node, step: StepGraph) -> Sequence[Tensor]:
         shift = step.constant(bias * np.float32(node.attribute("beta", 1.0)), f"{node.hint}.bias")
         out = step.emit("Add", [out[0], shift], node.hint)
     return [made_of(x, out[0], labels, node)]
-
-

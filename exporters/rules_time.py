@@ -51,7 +51,8 @@ def pad_time(node: Node, step: StepGraph, x: Frames, widths: tuple[int, int], fi
     mode = node.attribute("mode", b"constant").decode()
     if mode != "constant" and max(widths) > 0:
         raise node.refuse(
-            f"it pads time by {widths} frames in mode '{mode}'", "pad with a constant (zeros), as a stream's beginning is"
+            f"it pads time by {widths} frames in mode '{mode}'",
+            "pad with a constant (zeros), as a stream's beginning is",
         )
     return padded_by(step, x, *widths, fill)
 
@@ -68,7 +69,15 @@ def slice_time(node: Node, step: StepGraph, x: Frames, bounds: Sequence[tuple[in
     fixed = len(set(sizes)) > 1 and len({b for _, b in bounds}) == 1 and 0 <= bounds[0][1] < _NO_END
     left_out = {min(0, (b if b >= 0 else b + size) - size) for (_, b), size in zip(bounds, sizes, strict=True)}
     if len(first) > 1 or len(left_out) > 1 or fixed or stride < 1:
-        what = "the last frames" if len(first) > 1 else "the first frames" if fixed else "frames backwards" if stride < 1 else "frames"
+        what = (
+            "the last frames"
+            if len(first) > 1
+            else "the first frames"
+            if fixed
+            else "frames backwards"
+            if stride < 1
+            else "frames"
+        )
         raise node.refuse(
             f"it selects {what} along axis {x.time}, the time axis, which depends on how long the sequence is",
             "give the output of every frame, and take the last one (or the wanted ones) from what the stream gives",
@@ -167,7 +176,9 @@ class Window:
                 )
             for i, size in enumerate(x.shapes[0][2:]):
                 reach_ = dilations[i] * (kernel[i] - 1)
-                total = reach_ if i == self.at else max((-(-size // strides[i]) - 1) * strides[i] + reach_ + 1 - size, 0)
+                total = (
+                    reach_ if i == self.at else max((-(-size // strides[i]) - 1) * strides[i] + reach_ + 1 - size, 0)
+                )
                 small = total // 2
                 pads[i], pads[rank + i] = (small, total - small) if auto == "SAME_UPPER" else (total - small, small)
         elif auto == "VALID":
@@ -183,8 +194,10 @@ class Window:
         if given is None:
             return x, own
         plain = own.before == own.after == 0
-        if plain or (given.fill == fill or max(given.before, given.after) <= 0) and not (
-            (given.before < 0 < own.before) or (given.after < 0 < own.after)
+        if (
+            plain
+            or (given.fill == fill or max(given.before, given.after) <= 0)
+            and not ((given.before < 0 < own.before) or (given.after < 0 < own.after))
         ):
             both = Padding(given.before + own.before, given.after + own.after, given.fill if plain else fill)
             return replace(x, padding=None), both
@@ -319,7 +332,9 @@ def transposed_convolution(node: Node, step: StepGraph) -> Sequence[Tensor]:
     out = step.emit("ConvTranspose", [joined, *constants(node, step, 1, 2)], f"{node.hint}.all", **attributes)[0]
     # the first element that `joined` reaches has index s * (t * n - d - count) - before; wanted is t * n * s - delay
     begin = s * (d + count) + window.before - clock.delay
-    out = step.emit("Slice", [out, *(step.ints(v) for v in (begin, begin + n * s, x.time, 1))], f"{node.hint}.frames")[0]
+    out = step.emit("Slice", [out, *(step.ints(v) for v in (begin, begin + n * s, x.time, 1))], f"{node.hint}.frames")[
+        0
+    ]
     return [_result(node, step, x, out, clock)]
 
 

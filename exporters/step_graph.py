@@ -85,15 +85,10 @@ class StepGraph:
     def state(self, name: str, initial: np.ndarray) -> str:
         """The graph input of a new state; `set_next` says what it becomes."""
         name = self.unique(name)
-        first = initial.reshape(-1)[:1]
         value: float | bytes
-        if (
-            initial.size
-            and np.array_equal(initial, np.broadcast_to(first, initial.shape))
-            and initial.dtype.kind == "f"
-            and np.isfinite(first).all()
-        ):
-            value = float(first[0])
+        alike = initial.size and initial.dtype.kind == "f" and (initial == initial.flat[0]).all()
+        if alike and np.isfinite(initial.flat[0]):
+            value = float(initial.flat[0])
         else:
             value = initial.astype(initial.dtype.newbyteorder("<")).tobytes()
         self.states.append(StateSpec(name, "", initial.shape, dtype_name(initial.dtype), value))

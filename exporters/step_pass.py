@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from ..engine.artifact import StepSpec, TensorSpec
 from ..engine.errors import ExportError
 from .rules import RULES, TIMED
-from .clocks import Clock, NeedsMultiple
+from .clocks import Clock, NeedsMultiple, plain
 from .step_graph import StepGraph, dtype_name
 from .timing import delayed, settled, transposed
 from .tracked import BATCH, FEATURE, TIME, Final, Frames, Known, Node, Tensor, where
@@ -52,7 +52,7 @@ def to_step(
     feed: valid inputs for a batch and a length. frames_per_step: becomes a multiple of it where the model gives fewer outputs than
     it gets frames. lone_name: what to call the one output that is left of several.
     """
-    _check_operators(_reachable(model.graph), value_free(model.graph))
+    _check_operators(_reachable(model.graph, value_free(model.graph)))
     walk = _Walk(model, Worlds(model, feed), time_axis, batch_axis, lone_name)
     while frames_per_step <= MAX_FRAMES_PER_STEP:
         try:
@@ -81,14 +81,13 @@ class _Walk:
         step = StepGraph(frames_per_step=frames_per_step)
         step.reserve([o.name for o in graph.output] + ([lone] if lone else []))
         found, given = self._inputs(step)
-        for proto in _reachable(graph):
-            if not all(name in worlds.known for name in proto.output if name):
-                inputs = tuple(_read(proto, name, found) if name else None for name in proto.input)
-                shapes = tuple(worlds.shapes.get(name, ()) for name in proto.output)
-                results = _apply(Node(proto, inputs, shapes, worlds.sizes), step)
-                for name, value in zip(proto.output, results, strict=False):
-                    typed = isinstance(value, Frames) and name
-                    found[name] = replace(value, dtype=worlds.dtypes[name]) if typed else value
+        for proto in _reachable(graph, set(worlds.known)):
+            inputs = tuple(_read(proto, name, found) if name else None for name in proto.input)
+            shapes = tuple(worlds.shapes.get(name, ()) for name in proto.output)
+            results = _apply(Node(proto, inputs, shapes, worlds.sizes), step)
+            for name, value in zip(proto.output, results, strict=False):
+                typed = isinstance(value, Frames) and name
+                found[name] = replace(value, dtype=worlds.dtypes[name]) if typed else value
         finals = tuple(o.name for o in graph.output if isinstance(found[o.name], Final))
         outputs = {o.name: _checked_output(o.name, found[o.name]) for o in graph.output if o.name not in finals}
         if not outputs:
@@ -134,8 +133,13 @@ def _together(step: StepGraph, outputs: dict[str, Frames]) -> dict[str, Frames]:
     first_name, first = next(iter(settled_outputs.items()))
     for name, x in settled_outputs.items():
         if not x.clock.fits(first.clock, frames):
-            each = {n: f"{v.clock.per_step} a step, {v.clock.length(1000)} of 1000 frames" for n, v in ((first_name, first), (name, x))}
-            raise ExportError(f"outputs have different numbers of frames ({each}), and a step gives as many of each; export them apart")
+            each = {
+                n: f"{v.clock.per_step} a step, {v.clock.length(1000)} of 1000 frames"
+                for n, v in ((first_name, first), (name, x))
+            }
+            raise ExportError(
+                f"outputs have different numbers of frames ({each}), and a step gives as many of each; export them apart"
+            )
     delay = max(x.clock.delay for x in settled_outputs.values())
     while delay * frames % first.clock.per_step:
         delay += 1
@@ -181,16 +185,18 @@ def _framewise(node: Node, step: StepGraph) -> Sequence[Tensor]:
             )
         clock = replace(clock, lengths=clock.shorter(x.clock, step.frames_per_step))
     delay = max(x.clock.delay for x in frames)
-    waiting = iter([replace(v := delayed(step, x, delay), clock=replace(v.clock, lengths=clock.lengths)) for x in frames])
+    waiting = iter(
+        [replace(v := delayed(step, x, delay), clock=replace(v.clock, lengths=clock.lengths)) for x in frames]
+    )
     inputs = tuple(next(waiting) if isinstance(v, Frames) else v for v in node.inputs)
     return RULES[node.op](replace(node, inputs=inputs), step)
 
 
-def _reachable(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """The nodes that some output needs, in order."""
+def _reachable(graph: onnx.GraphProto, known: set[str]) -> list[onnx.NodeProto]:
+    """The nodes that some output needs, in order; a known value needs nothing, and its node is not looked at."""
     needed, kept = {o.name for o in graph.output}, []
     for node in reversed(graph.node):
-        if needed.intersection(node.output):
+        if needed.intersection(node.output) and not known.issuperset(name for name in node.output if name):
             needed.update(node.input)
             needed.update(n for a in node.attribute if a.HasField("g") for inside in a.g.node for n in inside.input)
             kept.append(node)
@@ -204,16 +210,13 @@ _REMEDIES = {
 }
 
 
-def _check_operators(nodes: list[onnx.NodeProto], free: set[str]) -> None:
+def _check_operators(nodes: list[onnx.NodeProto]) -> None:
     for node in nodes:
         if node.op_type in RULES and node.domain in ("", "ai.onnx"):
             continue
-        if not all(name in free for name in node.output if name):
-            name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-            remedy = _REMEDIES.get(
-                node.op_type, "write it with other operations, or leave it out of the exported module"
-            )
-            raise ExportError(f"{where(node)}: this version has no rule for the operator {name} on frames; {remedy}")
+        name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+        remedy = _REMEDIES.get(node.op_type, "write it with other operations, or leave it out of the exported module")
+        raise ExportError(f"{where(node)}: this version has no rule for the operator {name} on frames; {remedy}")
 
 
 def _checked_output(name: str, value: Tensor) -> Frames:
@@ -221,7 +224,9 @@ def _checked_output(name: str, value: Tensor) -> Frames:
         raise ExportError(f"output '{name}' does not depend on the frames; leave it out of what the module returns")
     assert isinstance(value, Frames)
     if value.lone:
-        raise ExportError(f"output '{name}' depends on the positions of the frames alone; leave it out of what the module returns")
+        raise ExportError(
+            f"output '{name}' depends on the positions of the frames alone; leave it out of what the module returns"
+        )
     kept = [label for label in value.labels if label != TIME]
     if TIME not in value.labels or kept[:1] != [BATCH]:
         raise ExportError(
@@ -237,6 +242,7 @@ def _assembled(
     """The step graph as a model, with its spec. outputs: by their names in the step graph, with their old names."""
     types = {v.name: v.type.tensor_type.elem_type for v in [*model.graph.input, *model.graph.output]}
     clock, frames = next(iter(outputs.values()))[1].clock, step.frames_per_step
+    clock = replace(clock, lengths=()) if plain(clock, frames) else clock
     ordered = {name: _time_second(step, name, value) for name, (_, value) in outputs.items()}
     _name_outputs(step, {name: value.name for name, value in ordered.items()})
     step.prune(list(outputs))

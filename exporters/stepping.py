@@ -46,7 +46,8 @@ def _stepped(session: onnxruntime.InferenceSession, artifact: Artifact, sequence
                 block = results[o.name][at]
                 given[row][o.name].append(block if spec.outputs_per_step > 1 else block[None])
     return [
-        {o.name: _ready(one[o.name], o, hidden, total) for o in spec.outputs} for one, total in zip(given, totals, strict=True)
+        {o.name: _ready(one[o.name], o, hidden, total) for o in spec.outputs}
+        for one, total in zip(given, totals, strict=True)
     ]
 
 

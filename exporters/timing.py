@@ -199,9 +199,7 @@ def windowed(
 ) -> tuple[str, Frames]:
     """All elements of `x` that a block of `clock` reads, time axis included and batch first; and `x` as it was read."""
     n, d = x.clock.per_step, x.clock.delay
-    x = masked(
-        step, x, pad.fill, left=pad.before > 0 and d > 0 and x.warm != pad.fill, right=pad.after > 0
-    )
+    x = masked(step, x, pad.fill, left=pad.before > 0 and d > 0 and x.warm != pad.fill, right=pad.after > 0)
     count = clock.delay * stride + pad.before - d
     joined = history(step, x, max(0, count), np.array(pad.fill), hint)
     at = step_axis(x, x.time, full=True)

@@ -18,9 +18,9 @@ from ..engine.artifact import Artifact, Origin, StepSpec, make_artifact, write_a
 from ..engine.errors import ArtifactError, ExportError
 from .calling import Call
 from .nn import OverTime
-from .parity import LENGTHS, SEEDS, Comparison, compare
+from .parity import SEEDS, Comparison, compare, lengths_for
 from .report import ExportReport
-from .sequences import Sequence, draws, random_sequences
+from .sequences import Draw, Sequence, draws, random_sequences
 from .step_pass import Step, to_step
 from .stepping import Outputs
 from .torch_graph import evaluation, whole_sequence
@@ -47,7 +47,14 @@ def export(
     call = Call(OverTime(module) if isinstance(module, nn.RNNCellBase) else module, example, time_axis)
     with evaluation(module):
         whole = whole_sequence(call)
-        step = to_step(whole, _feed(call), time_axis=time_axis, batch_axis=call.batch_axis, lone_name=_lone_name(call))
+        step = to_step(
+            whole,
+            _feed(call),
+            time_axis=time_axis,
+            batch_axis=call.batch_axis,
+            frames_per_step=frames_per_step,
+            lone_name=_lone_name(call),
+        )
         spec = msgspec.structs.replace(
             step.spec, origin=origin, sample_rate_hz=sample_rate_hz, labels=None if labels is None else tuple(labels)
         )
@@ -59,7 +66,9 @@ def export(
         lines = _certified(artifact, step, call)
     spec = msgspec.structs.replace(spec, certificate=tuple(line.as_parity() for line in lines))
     write_artifact(path, step.model, spec)
-    return ExportReport(path, spec, spec.certificate, _notes(step), path.stat().st_size, time.monotonic() - began)
+    return ExportReport(
+        path, spec, spec.certificate, _notes(step, frames_per_step), path.stat().st_size, time.monotonic() - began
+    )
 
 
 def _check(module: Any, path: Path, time_axis: int, lookahead: int, frames_per_step: int) -> None:
@@ -67,10 +76,8 @@ def _check(module: Any, path: Path, time_axis: int, lookahead: int, frames_per_s
         raise ExportError(f"module is a {type(module).__name__}, expected a torch.nn.Module (not a scripted one)")
     if lookahead != 0:
         raise ExportError(f"lookahead is {lookahead}; this version exports models without lookahead: lookahead=0")
-    if frames_per_step != 1:
-        raise ExportError(
-            f"frames_per_step is {frames_per_step}; this version exports one frame a step: frames_per_step=1"
-        )
+    if frames_per_step < 1:
+        raise ExportError(f"frames_per_step is {frames_per_step}, expected 1 or more")
     if time_axis < 0:
         raise ExportError(f"time_axis is {time_axis}, expected 0 or more: count axes from the first")
     if not path.parent.is_dir():
@@ -99,8 +106,11 @@ def _check_labels(spec: StepSpec) -> None:
 def _certified(artifact: Artifact, step: Step, call: Call) -> list[Comparison]:
     """The certificate's lines. Raises ExportError where one is above its tolerance."""
     examples = {name: t.detach().cpu().numpy() for name, t in zip(call.input_names, call.example, strict=True)}
-    sequences = random_sequences(draws(artifact.spec, artifact.model, examples), LENGTHS, SEEDS)
-    expected = _by_torch(call, step, sequences)
+    ways = draws(artifact.spec, artifact.model, examples)
+    sequences, expected = [], []
+    for length in lengths_for(artifact.spec):
+        found = _of_length(length, artifact, step, call, ways)
+        sequences, expected = sequences + found[0], expected + found[1]
     found = compare(artifact, sequences, expected, f"torch {torch.__version__}", BACKENDS)
     lines = [line for line in found if not line.problem]
     for line in lines:
@@ -112,26 +122,48 @@ def _certified(artifact: Artifact, step: Step, call: Call) -> list[Comparison]:
     return lines
 
 
-def _by_torch(call: Call, step: Step, sequences: list[Sequence]) -> Outputs:
-    """What the module itself gives for each whole sequence, alone."""
-    results = []
+def _of_length(
+    length: int, artifact: Artifact, step: Step, call: Call, ways: dict[str, Draw]
+) -> tuple[list[Sequence], Outputs]:
+    """Random sequences of that length and what the module gives for them, or of the next length that fills whole steps where it takes no other."""
+    k = artifact.spec.frames_per_step
+    for n in (length, -(-length // k) * k):
+        sequences = random_sequences(ways, (n,), SEEDS)
+        try:
+            return sequences, [_by_torch(call, step, artifact, one) for one in sequences]
+        except Exception as error:  # the module's own; a length that it does not take
+            failed = error
+    if length == max(lengths_for(artifact.spec)):
+        raise ExportError(
+            f"the module fails on a sequence of {length} frames ({type(failed).__name__}: {failed})"
+        ) from failed
+    return [], []
+
+
+def _by_torch(call: Call, step: Step, artifact: Artifact, sequence: Sequence) -> dict[str, np.ndarray]:
+    """What the module itself gives for the whole sequence, alone."""
+    if not artifact.spec.outputs_of(len(next(iter(sequence.values())))):  # shorter than the module takes
+        return {o.name: np.zeros((0, *o.shape), o.dtype) for o in artifact.spec.outputs}
+    tensors = []
+    for name, example in zip(call.input_names, call.example, strict=True):
+        whole = np.moveaxis(sequence[name][None], (0, 1), (call.batch_axis, call.time_axis))
+        tensors.append(torch.from_numpy(np.ascontiguousarray(whole)).to(example.device))
     with torch.no_grad():
-        for sequence in sequences:
-            tensors = []
-            for name, example in zip(call.input_names, call.example, strict=True):
-                whole = np.moveaxis(sequence[name][None], (0, 1), (call.batch_axis, call.time_axis))
-                tensors.append(torch.from_numpy(np.ascontiguousarray(whole)).to(example.device))
-            outputs = dict(zip(call.output_names, call(*tensors), strict=True))
-            whole_outputs = {name: outputs[source].cpu().numpy() for name, source in step.sources.items()}
-            results.append({name: np.moveaxis(a, step.time_axes[name], 0)[:, 0] for name, a in whole_outputs.items()})
-    return results
+        outputs = dict(zip(call.output_names, call(*tensors), strict=True))
+    whole_outputs = {name: outputs[source].cpu().numpy() for name, source in step.sources.items()}
+    return {name: np.moveaxis(a, step.time_axes[name], 0)[:, 0] for name, a in whole_outputs.items()}
 
 
-def _notes(step: Step) -> tuple[str, ...]:
-    if not step.finals:
-        return ()
-    names = ", ".join(repr(name) for name in step.finals)
-    return (f"left out {names}: the state after the last frame; read it with engine.state(key)",)
+def _notes(step: Step, asked: int) -> tuple[str, ...]:
+    notes, taken = [], step.spec.frames_per_step
+    if taken != asked:
+        notes.append(
+            f"a step takes {taken} frames, not {asked}: the module gives {step.spec.outputs_per_step} outputs of so many"
+        )
+    if step.finals:
+        names = ", ".join(repr(name) for name in step.finals)
+        notes.append(f"left out {names}: the state after the last frame; read it with engine.state(key)")
+    return tuple(notes)
 
 
 def _origin(module: nn.Module) -> Origin:

@@ -1,35 +1,34 @@
 """A torch module as a whole-sequence ONNX graph: batch and length symbolic, recurrent layers single nodes."""
 
 import contextlib
+import inspect
 import logging
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import onnx
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from ..engine.errors import ExportError
 from .calling import Call
 from .recurrent import TRANSLATIONS, single_operators
 
 OPSET = 18  # the newest that torch's exporter emits without a conversion, and every operator of it runs in ONNX Runtime
-_PROBE = (5, 13)  # (batch, length): sizes that no module has built in, and not 1, which torch would fix
+# Sizes that no module has built in, and not 1, which torch would fix; lengths are tried one after the other, for some modules need many
+# frames, or a multiple of a number.
+_BATCH, _LENGTHS = 5, (13, 48, 240, 1008, 4032, 16_128, 48_000)
 
 
 def whole_sequence(call: Call) -> onnx.ModelProto:
     """The ONNX graph of `call`, inputs and outputs named as in it. The module must be in evaluation mode."""
-    sizes = (torch.export.Dim("batch"), torch.export.Dim("time"))
-    axes = [{call.batch_axis: sizes[0], call.time_axis: sizes[1]} for _ in call.input_names]
-    example = tuple(call.sized(*_PROBE))
-    with torch.no_grad(), single_operators(call.module), _quiet():
-        _probe(call, example)
-        try:
-            program = torch.export.export(call, example, dynamic_shapes=(tuple(axes),), strict=False)
-        except ExportError:
-            raise
-        except Exception as error:  # torch.export raises errors of many unrelated classes
-            raise ExportError(_explained(error)) from error
+    free = torch.export.Dim.DYNAMIC
+    axes = [{call.batch_axis: free, call.time_axis: free} for _ in call.input_names]
+    with torch.no_grad(), single_operators(call.module), _quiet(), _Rewritten():
+        example = _probe(call)
+        program = _traced(call, example, (tuple(axes),))
         try:
             exported = torch.onnx.export(
                 program,
@@ -48,23 +47,79 @@ def whole_sequence(call: Call) -> onnx.ModelProto:
     return exported.model_proto
 
 
-def _probe(call: Call, example: tuple[torch.Tensor, ...]) -> None:
-    """Runs the module once, so that what it cannot do is said in its own words and not through torch's tracer."""
-    try:
-        call(*example)
-    except ExportError:
-        raise
-    except Exception as error:  # the module's own
-        shapes = {name: tuple(t.shape) for name, t in zip(call.input_names, example, strict=True)}
-        raise ExportError(
-            f"the module fails on inputs of shapes {shapes} ({type(error).__name__}: {_first_line(error)}); it must take any number of streams "
-            f"(axis {call.batch_axis}) and any length (axis {call.time_axis}); see `time_axis`"
-        ) from error
+def _traced(call: Call, example: tuple[torch.Tensor, ...], shapes: Any) -> Any:
+    """torch's own program of the call. Where it believes that the length is fixed, it is asked to check that later instead (the
+    certificate does), for some of its operators compare lengths without need.
+    """
+    later = "prefer_deferred_runtime_asserts_over_guards"
+    options: list[dict[str, Any]] = [{}]
+    options += [{later: True}] if later in inspect.signature(torch.export.export).parameters else []
+    for more in options:
+        try:
+            return torch.export.export(call, example, dynamic_shapes=shapes, strict=False, **more)
+        except ExportError:
+            raise
+        except Exception as error:  # torch.export raises errors of many unrelated classes
+            if more is options[-1] or not _fixed_size(error):
+                raise ExportError(_explained(error)) from error
+    raise AssertionError("no options")
+
+
+class _Rewritten(TorchFunctionMode):
+    """Replaces functions whose own code fixes the length while it is traced by others that give the same."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.max_pool1d, nn.functional.max_pool1d) and not (kwargs or {}).get("return_indices"):
+            return _max_pool1d(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _max_pool1d(
+    x: torch.Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> torch.Tensor:
+    kernel, step, pad, spread = (_number(v) for v in (kernel_size, stride or kernel_size, padding, dilation))
+    del return_indices  # is False here
+    pooled = torch.max_pool2d(x.unsqueeze(-2), (1, kernel), (1, step), (0, pad), (1, spread), ceil_mode)
+    return pooled.squeeze(-2)
+
+
+def _number(value: Any) -> int:
+    return int(value[0] if isinstance(value, tuple | list) else value)
+
+
+def _probe(call: Call) -> tuple[torch.Tensor, ...]:
+    """Inputs that the module takes. What it cannot do is said in its own words and not through torch's tracer."""
+    failed: Exception | None = None
+    for length in _LENGTHS:
+        example = tuple(call.sized(_BATCH, length))
+        try:
+            call(*example)
+        except ExportError:
+            raise
+        except Exception as error:  # the module's own
+            failed = failed or error
+        else:
+            return example
+    assert failed is not None
+    shapes = {name: tuple(t.shape) for name, t in zip(call.input_names, call.sized(_BATCH, _LENGTHS[0]), strict=True)}
+    raise ExportError(
+        f"the module fails on inputs of shapes {shapes} ({type(failed).__name__}: {_first_line(failed)}), and on all lengths of {_LENGTHS}; "
+        f"it must take any number of streams (axis {call.batch_axis}) and any length, or any that is long enough (axis {call.time_axis}); see `time_axis`"
+    ) from failed
+
+
+def _fixed_size(error: Exception) -> bool:
+    return any(words in str(error) for words in ("Constraints violated", "specialized", "inferred a static shape"))
 
 
 def _explained(error: Exception) -> str:
-    text = str(error)
-    if "Constraints violated" in text or "specialized" in text:
+    if _fixed_size(error):
         return (
             "the module works for one length or one batch size only: somewhere it takes a size as a Python number, as a loop over time, "
             f"a reshape with a fixed size or a fixed mask does ({_first_line(error)}); use recurrent layers, and -1 in reshapes"

@@ -84,7 +84,7 @@ class NaiveStream:
         spec = self.spec
         total = self.frames if spec.lengths else self.frames * spec.outputs_per_step // spec.frames_per_step
         for multiply, add, divide in spec.lengths:
-            total = max((multiply * total + add) // divide, 0) if total else 0
+            total = max((multiply * total + add) // divide, 0)
         rows: list[dict[str, np.ndarray]] = []
         while spec.valid_input is not None and self.rows - self.skipped < total:
             rows += self.run_step()

@@ -7,6 +7,7 @@ from .step_graph import StepGraph
 from .timing import delayed
 from .tracked import (
     BATCH,
+    BATCH_FEATURE,
     BATCH_TIME,
     FEATURE,
     TIME,
@@ -118,6 +119,9 @@ def _relabelled(node: Node, labels: list[str], before: list[Sizes], after: list[
     kinds: Labels = tuple(label for label, _ in solid)
     if set(kinds) <= {FEATURE}:
         return new
+    heads = _with_batch(node, list(kinds), after, places)
+    if heads is not None:
+        return heads
     if len(solid) == len(places) and all(sizes == after[i] for (_, sizes), i in zip(solid, places, strict=True)):
         became: Labels = kinds
     elif len(places) == 1 and kinds in _MERGED:
@@ -132,6 +136,18 @@ def _relabelled(node: Node, labels: list[str], before: list[Sizes], after: list[
     for place, label in zip(places, became, strict=True):
         new[place] = label
     return new
+
+
+def _with_batch(node: Node, kinds: list[str], after: list[Sizes], places: list[int]) -> list[str] | None:
+    """Features that the batch axis takes in, as heads are, or gives back; None where that is not what the reshape does."""
+    if not places or kinds[0] not in (BATCH, BATCH_FEATURE) or set(kinds[1:]) - {FEATURE}:
+        return None
+    first, *rest = places
+    ratios = {size / batch for size, batch in zip(after[first], node.batches, strict=True)}
+    if len(ratios) > 1 or not next(iter(ratios)).is_integer() or any(len(set(after[i])) > 1 for i in rest):
+        return None
+    lead = BATCH if ratios == {1.0} else BATCH_FEATURE
+    return [lead if i == first else FEATURE for i in range(len(after))]
 
 
 def _parts_match(node: Node, after: list[Sizes], places: list[int], merged: str) -> bool:

@@ -10,8 +10,13 @@ import onnx
 from .step_graph import StepGraph
 from .tracked import (
     BATCH,
+    BATCH_FEATURE,
+    BATCH_TIME,
     FEATURE,
+    MERGED,
+    SOURCE,
     TIME,
+    TIME_BATCH,
     Frames,
     Known,
     Labels,
@@ -54,12 +59,12 @@ def broadcast(node: Node, step: StepGraph, operands: Sequence[Tensor | None]) ->
     merged = []
     for column in zip(*(padded(labels, rank) for labels in each), strict=True):
         found = {label for label in column if label != FEATURE}
-        if len(found) > 1:
+        if len(found) > 1 and found != {TIME, SOURCE}:
             raise node.refuse(
                 "it combines an axis of streams with an axis of frames",
                 "every input must have its batch and time axes at the same place",
             )
-        merged.append(found.pop() if found else FEATURE)
+        merged.append(SOURCE if SOURCE in found else found.pop() if found else FEATURE)
     labels = one_time_axis(node, merged)
     some = some_frames(node)
     made = Frames("", labels, node.shapes[0], some.clock, lone=some.lone)
@@ -82,7 +87,8 @@ def constant_in_step(array: np.ndarray, made: Frames) -> np.ndarray:
         if label == TIME:
             shape += [size] if n > 1 else []
         else:
-            shape += [1, 1] if label in ("BT", "TB") and n > 1 else [size]
+            two = label == BATCH_FEATURE or (label in MERGED and n > 1)
+            shape += [1, 1] if two else [size]
     return array.reshape(shape)
 
 
@@ -123,7 +129,7 @@ def plain_axis(node: Node, x: Frames, axis: int) -> int:
 
 def selected_axis(node: Node, x: Frames, axis: int) -> int:
     """The axis that is selected from: features."""
-    if x.labels[axis] in (TIME, "BT", "TB"):
+    if x.labels[axis] in (TIME, BATCH_TIME, TIME_BATCH, SOURCE):
         raise node.refuse(
             f"it selects frames along axis {axis}, the time axis",
             "give the output of every frame, and take the last one (or the wanted ones) from what the stream gives",

@@ -7,11 +7,13 @@ cannot be done frame by frame. A node that reads no frames never gets here: its 
 
 from .recurrent_rule import recurrent
 from .rule_parts import Rule
+from .rules_attention import beside_scores, softmax_over_source, weighted
 from .rules_features import along_axis, arg_reduce, batch_norm, layer_norm, reduce
 from .rules_layout import concat, expand, gather, pad, reshape, slices, split, transpose
 from .rules_pointwise import dropout, pointwise, same
 from .rules_products import einsum, gemm, matmul
 from .rules_time import convolution, cumulative, pooling, resize, transposed_convolution
+from .tracked import Node
 
 # fmt: off
 _POINTWISE = [
@@ -55,6 +57,24 @@ RULES: dict[str, Rule] = {
     "Split": split,
     "Transpose": transpose,
 }
+
+
+def attention_rule(node: Node) -> Rule:
+    """The rule for a node that reads scores or weights of an attention."""
+    if node.op in ("Softmax", "LogSoftmax"):
+        return softmax_over_source
+    if node.op == "MatMul":
+        return weighted
+    if node.op in ("Identity", "Dropout"):
+        return RULES[node.op]
+    if node.op in _POINTWISE:
+        return beside_scores
+    if node.op in ("Reshape", "Squeeze", "Unsqueeze"):
+        return reshape
+    raise node.refuse(
+        "it reads the scores of every frame beside every frame", "use them for a softmax and a weighted sum alone"
+    )
+
 
 # Rules that take care of paddings and delays themselves; the others are given frames of one time, see `step_pass`.
 TIMED = {"AveragePool", "Conv", "ConvTranspose", "Identity", "MaxPool", "Pad", "Resize", "Slice", "Transpose"}

@@ -187,7 +187,7 @@ def expand(node: Node, step: StepGraph) -> Sequence[Tensor]:
             new += (
                 [sizes.pop()]
                 if label == FEATURE
-                else [1] * (2 if label in ("BT", "TB") and x.clock.per_step > 1 else 1)
+                else [1] * (2 if label == "BF" or (len(label) > 1 and x.clock.per_step > 1) else 1)
             )
     made = made_of(x, x.name, labels, node)
     if step_shape(x) == step_shape(made):

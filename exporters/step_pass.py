@@ -13,13 +13,14 @@ from onnx import TensorProto, helper
 
 from ..engine.artifact import StepSpec, TensorSpec
 from ..engine.errors import ExportError
-from .rules import RULES, TIMED
+from .bands import Band, Whole
 from .clocks import Clock, NeedsMultiple, plain
+from .rules import RULES, TIMED, attention_rule
+from .rules_attention import is_scores, scores
 from .step_graph import StepGraph, dtype_name
 from .timing import delayed, settled, transposed
 from .tracked import BATCH, FEATURE, TIME, Final, Frames, Known, Node, Tensor, where
-from .worlds import Feed, Worlds, value_free
-
+from .worlds import Feed, NeedsLonger, Worlds, value_free
 
 MAX_FRAMES_PER_STEP = 2**16
 
@@ -29,6 +30,7 @@ class Step:
     """A step graph with what it means. time_axes: where each output has its time axis in the whole-sequence graph.
 
     finals: outputs of the whole-sequence graph that are states after the last frame, and so no outputs of a step.
+    windows: attention scores that were held to the window that was asked for.
     """
 
     model: onnx.ModelProto
@@ -36,6 +38,7 @@ class Step:
     time_axes: dict[str, int]
     sources: dict[str, str]
     finals: tuple[str, ...]
+    windows: dict[str, Band]
 
 
 def to_step(
@@ -46,19 +49,24 @@ def to_step(
     batch_axis: int,
     frames_per_step: int = 1,
     lone_name: str | None = None,
+    window: tuple[int, int] | None = None,
 ) -> Step:
     """The step graph of `model`, whose inputs all have `batch_axis` and `time_axis`.
 
     feed: valid inputs for a batch and a length. frames_per_step: becomes a multiple of it where the model gives fewer outputs than
-    it gets frames. lone_name: what to call the one output that is left of several.
+    it gets frames. lone_name: what to call the one output that is left of several. window: frames before and after that an attention
+    without a window of its own is held to.
     """
     _check_operators(_reachable(model.graph, value_free(model.graph)))
-    walk = _Walk(model, Worlds(model, feed), time_axis, batch_axis, lone_name)
+    walk, skipped = _Walk(model, Worlds(model, feed), time_axis, batch_axis, lone_name, window), 0
     while frames_per_step <= MAX_FRAMES_PER_STEP:
         try:
             return walk.steps_of(frames_per_step)
         except NeedsMultiple as needed:
             frames_per_step *= needed.factor
+        except NeedsLonger:
+            skipped += 1
+            walk = replace(walk, worlds=Worlds(model, feed, skipped))
     raise ExportError(
         f"a step would take {frames_per_step} frames for the model to give a whole number of outputs, at most {MAX_FRAMES_PER_STEP} are allowed; "
         "use strides that divide each other"
@@ -74,17 +82,19 @@ class _Walk:
     time_axis: int
     batch_axis: int
     lone_name: str | None
+    window: tuple[int, int] | None
 
     def steps_of(self, frames_per_step: int) -> Step:
         """The step graph with so many frames a step. Raises NeedsMultiple."""
         graph, worlds, lone = self.model.graph, self.worlds, self.lone_name
-        step = StepGraph(frames_per_step=frames_per_step)
+        step = StepGraph(frames_per_step=frames_per_step, window=self.window)
         step.reserve([o.name for o in graph.output] + ([lone] if lone else []))
+        whole = Whole(self.model, worlds)
         found, given = self._inputs(step)
         for proto in _reachable(graph, set(worlds.known)):
             inputs = tuple(_read(proto, name, found) if name else None for name in proto.input)
             shapes = tuple(worlds.shapes.get(name, ()) for name in proto.output)
-            results = _apply(Node(proto, inputs, shapes, worlds.sizes), step)
+            results = _apply(Node(proto, inputs, shapes, worlds.sizes, whole), step)
             for name, value in zip(proto.output, results, strict=False):
                 typed = isinstance(value, Frames) and name
                 found[name] = replace(value, dtype=worlds.dtypes[name]) if typed else value
@@ -97,7 +107,7 @@ class _Walk:
         outputs = _together(step, outputs)
         alone = lone is not None and len(outputs) == 1 < len(graph.output)
         named = {lone if alone and lone else n: (n, value) for n, value in outputs.items()}
-        return replace(_assembled(self.model, step, given, named), finals=finals)
+        return replace(_assembled(self.model, step, given, named), finals=finals, windows=dict(step.windows))
 
     def _inputs(self, step: StepGraph) -> tuple[dict[str, Tensor], dict[str, Frames]]:
         """What is known before the first node, and the graph inputs of the step, by the names of those of the whole sequence."""
@@ -161,6 +171,10 @@ _REARRANGING = ("Concat", "Gather", "Identity", "Reshape", "Slice", "Split", "Sq
 def _apply(node: Node, step: StepGraph) -> Sequence[Tensor]:
     """What the node's rule makes of it; a final state may be rearranged on its way out, and nothing else."""
     final = [v for v in node.inputs if isinstance(v, Final)]
+    if not final and any(isinstance(v, Frames) and v.source is not None for v in node.inputs):
+        return attention_rule(node)(node, step)
+    if not final and is_scores(node):
+        return scores(node, step)
     if not final:
         return RULES[node.op](node, step) if node.op in TIMED else _framewise(node, step)
     layers = tuple(dict.fromkeys(name for v in final for name in v.layers))
@@ -273,7 +287,7 @@ def _assembled(
         valid_input=step.valid_input,
     )
     axes = {name: v.labels.index(TIME) for name, (_, v) in outputs.items()}
-    return Step(result, spec, axes, {n: old for n, (old, _) in outputs.items()}, ())
+    return Step(result, spec, axes, {n: old for n, (old, _) in outputs.items()}, (), {})
 
 
 def _time_second(step: StepGraph, name: str, x: Frames) -> Frames:

@@ -11,7 +11,7 @@ import numpy as np
 
 from .clocks import Clock, divided
 from .step_graph import StepGraph
-from .tracked import BATCH, FEATURE, TIME, TIME_BATCH, Frames, Padding, step_axis, step_shape
+from .tracked import BATCH, BATCH_FEATURE, FEATURE, SOURCE, TIME, TIME_BATCH, Frames, Padding, step_axis, step_shape
 
 
 def steps(step: StepGraph) -> str:
@@ -86,7 +86,9 @@ def _spread(step: StepGraph, x: Frames, mask: str) -> str:
     for axis, label in enumerate(x.labels):
         begin = step_axis(x, axis)
         count = (step_axis(x, axis + 1) if axis + 1 < len(x.labels) else len(step_shape(x))) - begin
-        if label == FEATURE:
+        if label == BATCH_FEATURE:
+            places.append(begin + 1)
+        elif label in (FEATURE, SOURCE):
             places += range(begin, begin + count)
     first = next((label for label in x.labels if label), "")
     if x.clock.per_step > 1 and first in (TIME, TIME_BATCH) and not x.lone:
@@ -117,11 +119,16 @@ def hold(step: StepGraph, clock: Clock, old: str, new: str, rank: int) -> str:
     return step.emit("Where", [started, new, old], f"{new}.held")[0]
 
 
+def _batch(x: Frames) -> int:
+    """Which axis has the batch, alone or before features; -1 where it has no place of its own."""
+    return next((i for i, label in enumerate(x.labels) if label in (BATCH, BATCH_FEATURE)), -1)
+
+
 def batch_first(step: StepGraph, x: Frames) -> Frames:
     """`x` with its batch axis in front."""
-    if x.lone or x.labels[0] == BATCH:
+    at = _batch(x)
+    if at <= 0:
         return x
-    at = x.labels.index(BATCH)
     return transposed(step, x, [at, *(i for i in range(len(x.labels)) if i != at)], f"{x.name}.streams")
 
 
@@ -140,9 +147,9 @@ def transposed(step: StepGraph, x: Frames, order: list[int], hint: str) -> Frame
 
 def like(step: StepGraph, made: Frames, model: Frames) -> Frames:
     """`made`, which `batch_first` brought batch first, in the order of axes that `model` has."""
-    if made.lone or model.labels[0] == BATCH:
+    at = _batch(model)
+    if at <= 0:
         return made
-    at = model.labels.index(BATCH)
     rest = [i for i in range(len(model.labels)) if i != at]
     order = [0 if i == at else 1 + rest.index(i) for i in range(len(model.labels))]
     return transposed(step, made, order, f"{made.name}.turned")

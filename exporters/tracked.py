@@ -1,10 +1,12 @@
 """Tensors of the whole-sequence graph as the pass sees them.
 
 Each axis of a tensor has a label: BATCH, TIME, both in one axis (`BT` batch-major, `TB` time-major: what a reshape to
-(batch * time, features) makes), or FEATURE. In the step graph the TIME axis is left out where a step has one element of it, and has
-that many entries otherwise; a merged axis is the batch where a step has one element, and two axes otherwise; the rest stays in its order.
+(batch * time, features) makes), batch and features in one (`BF`, as heads are merged), FEATURE, or SOURCE, the frames that an attention
+attends to. In the step graph the TIME axis is left out where a step has one element of it, and has
+that many entries otherwise; a merged axis is its parts; SOURCE is a window of frames; the rest stays in its order.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +18,8 @@ from ..engine.errors import ExportError
 from .clocks import Clock
 
 BATCH, TIME, BATCH_TIME, TIME_BATCH, FEATURE = "B", "T", "BT", "TB", ""
+BATCH_FEATURE, SOURCE = "BF", "S"
+MERGED = (BATCH_TIME, TIME_BATCH, BATCH_FEATURE)
 Labels = tuple[str, ...]
 Shapes = tuple[tuple[int, ...], ...]  # one for each world
 
@@ -30,12 +34,26 @@ class Padding:
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """The SOURCE axis: entry s of step t is frame t * n - delay + s of a tensor of `clock`; there are `size` of them.
+
+    behind: how far the first of them is behind the first element that attends. within: bool (n, size), what may be attended to.
+    """
+
+    clock: Clock
+    delay: int
+    size: int
+    behind: int
+    within: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Frames:
     """A tensor that depends on the inputs' frames; `name` is the step graph's.
 
     clock: which elements along time a step has, of the tensor without its padding. padding: what `shapes` include of it, not yet
     in the step graph. warm: what the elements before the first are, where that is known. lone: it has no batch axis in the
-    whole-sequence graph (positions), in the step graph it has one in front.
+    whole-sequence graph (positions), in the step graph it has one in front. source: of the SOURCE axis, where there is one.
     """
 
     name: str
@@ -46,6 +64,7 @@ class Frames:
     padding: Padding | None = None
     warm: float | None = None
     lone: bool = False
+    source: Source | None = None
 
     @property
     def time(self) -> int:
@@ -77,12 +96,13 @@ Tensor = Frames | Known | Final
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node of the whole-sequence graph with what it reads. inputs: None where one is left out; sizes: (batch, length) of each world."""
+    """A node of the whole-sequence graph with what it reads. inputs: None where one is left out; sizes: (batch, length) of each world; whole: the graph around it, `bands.Whole`."""
 
     proto: onnx.NodeProto
     inputs: tuple[Tensor | None, ...]
     shapes: tuple[Shapes, ...]
     sizes: tuple[tuple[int, int], ...]
+    whole: Any = None
 
     @property
     def op(self) -> str:
@@ -149,13 +169,17 @@ def columns(shapes: Shapes) -> list[tuple[int, ...]]:
 
 
 def labels_of(node: Node, known: Known) -> tuple[str | None, ...]:
-    """What each axis is by its sizes: the batch, the time axis of some input of the node, or constant; None for anything else."""
-    kinds = {node.batches: BATCH}
+    """What each axis is by its sizes: the batch, what an input of the node has at the same place or at another, or constant; None for anything else."""
+    kinds, places = {node.batches: BATCH}, {}
     for value in node.inputs:
         if isinstance(value, Frames):
-            pairs = zip(columns(value.shapes), value.labels, strict=True)
-            kinds |= {sizes: label for sizes, label in pairs if label != FEATURE}
-    return tuple(FEATURE if len(set(s)) == 1 else kinds.get(s) for s in columns(known.shapes))
+            for axis, sizes in enumerate(columns(value.shapes)):
+                if value.labels[axis] != FEATURE:
+                    places[axis - len(value.labels), sizes] = value.labels[axis]
+                    if value.labels[axis] != SOURCE:
+                        kinds[sizes] = value.labels[axis]
+    found = enumerate(columns(known.shapes), -len(known.shapes[0]))
+    return tuple(FEATURE if len(set(s)) == 1 else places.get((axis, s), kinds.get(s)) for axis, s in found)
 
 
 def uniform(node: Node, known: Known) -> tuple[np.ndarray, Labels]:
@@ -196,7 +220,16 @@ def _step_sizes(x: Frames, axis: int, full: bool) -> list[int]:
         return [n] if full or n > 1 else []
     if label in (BATCH_TIME, TIME_BATCH):
         return [-1] if n == 1 else [-1, n] if label == BATCH_TIME else [n, -1]
+    if label == BATCH_FEATURE:
+        return [-1, _heads(x, axis)]
+    if label == SOURCE and x.source is not None:
+        return [x.source.size]
     return [-1] if label == BATCH else [x.shapes[0][axis]]
+
+
+def _heads(x: Frames, axis: int) -> int:
+    """How many features of each stream are merged with the batch: what the sizes in two worlds, of 3 and 5 streams, have in common."""
+    return math.gcd(*(shape[axis] for shape in x.shapes))
 
 
 def step_shape(x: Frames, full: bool = False) -> list[int]:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..engine.artifact import Parity, read_artifact
-from ..engine.errors import ArtifactError
 from .parity import SEEDS, Comparison, compare, lengths_for
 from .sequences import draws, random_sequences
 from .stepping import stepped_alone

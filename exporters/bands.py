@@ -29,9 +29,14 @@ class Whole:
     def __init__(self, model: onnx.ModelProto, worlds: Worlds):
         self.worlds = worlds
         self._readers: dict[str, list[onnx.NodeProto]] = {}
+        self._producers = {name: node for node in model.graph.node for name in node.output if name}
         for node in model.graph.node:
             for name in node.input:
                 self._readers.setdefault(name, []).append(node)
+
+    def producer(self, name: str) -> onnx.NodeProto | None:
+        """The node that computes it; None of an input or a weight."""
+        return self._producers.get(name)
 
     def band(self, scores: str) -> Band | None:
         """Of the attention whose scores (.., T, T) these are; None where it grows with the sequence. Raises NeedsLonger to find out."""

@@ -27,9 +27,10 @@ Sizes = tuple[int, ...]  # of one axis, in each world
 def rearranged(node: Node, step: StepGraph, x: Frames) -> Frames:
     """`x` in the shape of the node's first output. Refused where it would mix frames or streams with features in another order."""
     shapes, labels, clock = node.shapes[0], [], x.clock
-    for before, after in _groups(columns(x.shapes), columns(shapes)):
-        old = [x.labels[i] for i in before]
-        sizes, new = [columns(x.shapes)[i] for i in before], [columns(shapes)[i] for i in after]
+    kinds, axes = _apart(node, x)
+    for before, after in _groups(axes, columns(shapes)):
+        old = [kinds[i] for i in before]
+        sizes, new = [axes[i] for i in before], [columns(shapes)[i] for i in after]
         stacked = _stacked(old, sizes, new)
         if stacked is not None:
             found, multiply, divide = stacked
@@ -44,6 +45,20 @@ def rearranged(node: Node, step: StepGraph, x: Frames) -> Frames:
             labels += _relabelled(node, old, sizes, new)
     made = replace(x, labels=tuple(labels), shapes=shapes, clock=clock, warm=x.warm if clock == x.clock else None)
     return replace(made, name=_emit(node, step, x, made))
+
+
+def _apart(node: Node, x: Frames) -> tuple[list[str], list[Sizes]]:
+    """The labels and sizes of the axes, those of batch and features in one as two."""
+    kinds: list[str] = []
+    axes: list[Sizes] = []
+    for label, sizes in zip(x.labels, columns(x.shapes), strict=True):
+        if label == BATCH_FEATURE:
+            kinds += [BATCH, FEATURE]
+            axes += [node.batches, tuple(s // b for s, b in zip(sizes, node.batches, strict=True))]
+        else:
+            kinds.append(label)
+            axes.append(sizes)
+    return kinds, axes
 
 
 def _groups(a: list[Sizes], b: list[Sizes]) -> list[tuple[list[int], list[int]]]:

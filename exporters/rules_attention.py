@@ -201,7 +201,7 @@ def beside_scores(node: Node, step: StepGraph) -> Sequence[Tensor]:
     some = next(v for v in node.inputs if isinstance(v, Frames) and v.source is not None)
     inputs, names = [], {}
     for i, value in enumerate(node.inputs):
-        square = isinstance(value, Known) and _is_square(value, some)
+        square = isinstance(value, Known) and is_square(value, some)
         if isinstance(value, Known) and square:
             names[i] = step.constant(banded(node, value, some), value.name)
             inputs.append(None)
@@ -215,7 +215,7 @@ def beside_scores(node: Node, step: StepGraph) -> Sequence[Tensor]:
     return [replace(made, name=step.emit(node.op, wanted, node.hint, **attributes_of(node))[0])]
 
 
-def _is_square(known: Known, some: Frames) -> bool:
+def is_square(known: Known, some: Frames) -> bool:
     """Whether it has a value for every frame beside every frame."""
     axes = [(shape[-2:], own[-2:]) for shape, own in zip(known.shapes, some.shapes, strict=True) if len(shape) > 1]
     return bool(axes) and all(a == b for a, b in axes)

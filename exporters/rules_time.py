@@ -194,10 +194,9 @@ class Window:
         if given is None:
             return x, own
         plain = own.before == own.after == 0
-        if (
-            plain
-            or ((given.fill == fill or max(given.before, given.after) <= 0)
-            and not ((given.before < 0 < own.before) or (given.after < 0 < own.after)))
+        if plain or (
+            (given.fill == fill or max(given.before, given.after) <= 0)
+            and not ((given.before < 0 < own.before) or (given.after < 0 < own.after))
         ):
             both = Padding(given.before + own.before, given.after + own.after, given.fill if plain else fill)
             return replace(x, padding=None), both

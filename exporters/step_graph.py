@@ -26,13 +26,14 @@ def dtype_name(dtype: Any) -> DType:
 class StepGraph:
     """Grows node by node; the same node on the same inputs is written once. Names are made unique, never changed later.
 
-    shared: tensors that several rules use, by what they are. valid_input: the graph input that says how many frames are real, once asked for.
+    positions: what depends on the places of frames alone. shared: tensors that several rules use, by what they are. valid_input: the graph input that says how many frames are real, once asked for.
     window: frames before and after that an attention without a window of its own is held to; windows: the scores that it was used on.
     """
 
     frames_per_step: int = 1
     window: tuple[int, int] | None = None
     windows: dict[str, Any] = field(default_factory=dict)
+    positions: dict[tuple[Any, ...], Any] = field(default_factory=dict)
     valid_input: str | None = None
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: dict[str, np.ndarray] = field(default_factory=dict)

@@ -15,6 +15,7 @@ from ..engine.artifact import StepSpec, TensorSpec
 from ..engine.errors import ExportError
 from .bands import Band, Whole
 from .clocks import Clock, NeedsMultiple, plain
+from .positions import by_position
 from .rules import RULES, TIMED, attention_rule
 from .rules_attention import is_scores, scores
 from .step_graph import StepGraph, dtype_name
@@ -172,7 +173,7 @@ def _apply(node: Node, step: StepGraph) -> Sequence[Tensor]:
     """What the node's rule makes of it; a final state may be rearranged on its way out, and nothing else."""
     final = [v for v in node.inputs if isinstance(v, Final)]
     if not final and any(isinstance(v, Frames) and v.source is not None for v in node.inputs):
-        return attention_rule(node)(node, step)
+        return attention_rule(node)(by_position(node, step, _framewise), step)
     if not final and is_scores(node):
         return scores(node, step)
     if not final:
@@ -203,7 +204,7 @@ def _framewise(node: Node, step: StepGraph) -> Sequence[Tensor]:
         [replace(v := delayed(step, x, delay), clock=replace(v.clock, lengths=clock.lengths)) for x in frames]
     )
     inputs = tuple(next(waiting) if isinstance(v, Frames) else v for v in node.inputs)
-    return RULES[node.op](replace(node, inputs=inputs), step)
+    return RULES[node.op](by_position(replace(node, inputs=inputs), step, _framewise), step)
 
 
 def _reachable(graph: onnx.GraphProto, known: set[str]) -> list[onnx.NodeProto]:

@@ -5,10 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from .worlds import LENGTHS, NeedsLonger, Worlds
+from .worlds import NeedsLonger, Worlds
 
 EXCLUDED = -1e4  # a score that is lowered by so much has a weight of 0 in float32
 MAX_PERIOD = 64
+LONG, LONGEST = (
+    500,
+    1800,
+)  # a mask that is as wide as so many frames is one of the whole sequence; a band of half of so many is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +48,11 @@ class Whole:
         short, long = attended[0], attended[2]
         band = _band_of(long) if long is not None else None
         if band is None or short is None:
-            if long is not None and len(long) < LENGTHS[3][1]:
+            if long is not None and len(long) < LONG:
                 raise NeedsLonger
             return None
         if max(band.left + band.right) + band.period > len(short) // 2:
-            if len(long) >= LENGTHS[4][1]:
+            if len(long) >= LONGEST:
                 return None
             raise NeedsLonger
         return band

@@ -38,7 +38,7 @@ def padded_by(step: StepGraph, x: Frames, before: int, after: int, fill: float) 
     """`x` with that padding (below zero: cut off), together with what it has where both are one."""
     old = x.padding or Padding(0, 0, fill)
     sides = ((old.before, before), (old.after, after))
-    same = old.fill == fill or not any(o > 0 and b > 0 for o, b in sides)
+    same = old.fill == fill or max(old.before, old.after) <= 0 or max(before, after) <= 0
     if not same or any(o < 0 < b for o, b in sides):
         x, old = settled(step, x), Padding(0, 0, fill)
     kept = fill if max(before, after) > 0 else old.fill
@@ -273,6 +273,8 @@ def pooling(node: Node, step: StepGraph) -> Sequence[Tensor]:
         return [_unmerged(node, step, settled(step, x), [], attributes_of(node))]
     largest, ceil = node.op == "MaxPool", int(node.attribute("ceil_mode", 0))
     window = Window(node, x, kernel)
+    if ceil or (not largest and not node.attribute("count_include_pad", 0)):
+        x = settled(step, x)  # frames of an earlier padding count as frames
     x, pad = window.read(step, x, -math.inf if largest else 0.0)
     if ceil and not largest and (window.stride > 1 or pad.before or pad.after):
         raise node.refuse("it is a mean with ceil_mode, whose last window is shorter", "use ceil_mode=False")

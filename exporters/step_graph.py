@@ -27,11 +27,13 @@ class StepGraph:
     """Grows node by node; the same node on the same inputs is written once. Names are made unique, never changed later.
 
     positions: what depends on the places of frames alone. shared: tensors that several rules use, by what they are. valid_input: the graph input that says how many frames are real, once asked for.
+    lookahead: frames that a reverse layer sees beyond its own.
     window: frames before and after that an attention without a window of its own is held to; windows: the scores that it was used on.
     """
 
     frames_per_step: int = 1
     window: tuple[int, int] | None = None
+    lookahead: int = 0
     windows: dict[str, Any] = field(default_factory=dict)
     positions: dict[tuple[Any, ...], Any] = field(default_factory=dict)
     valid_input: str | None = None

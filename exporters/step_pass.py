@@ -51,15 +51,16 @@ def to_step(
     frames_per_step: int = 1,
     lone_name: str | None = None,
     window: tuple[int, int] | None = None,
+    lookahead: int = 0,
 ) -> Step:
     """The step graph of `model`, whose inputs all have `batch_axis` and `time_axis`.
 
     feed: valid inputs for a batch and a length. frames_per_step: becomes a multiple of it where the model gives fewer outputs than
     it gets frames. lone_name: what to call the one output that is left of several. window: frames before and after that an attention
-    without a window of its own is held to.
+    without a window of its own is held to. lookahead: frames that a reverse recurrent layer sees beyond its own.
     """
     _check_operators(_reachable(model.graph, value_free(model.graph)))
-    walk, skipped = _Walk(model, Worlds(model, feed), time_axis, batch_axis, lone_name, window), 0
+    walk, skipped = _Walk(model, Worlds(model, feed), time_axis, batch_axis, lone_name, window, lookahead), 0
     while frames_per_step <= MAX_FRAMES_PER_STEP:
         try:
             return walk.steps_of(frames_per_step)
@@ -84,11 +85,12 @@ class _Walk:
     batch_axis: int
     lone_name: str | None
     window: tuple[int, int] | None
+    lookahead: int
 
     def steps_of(self, frames_per_step: int) -> Step:
         """The step graph with so many frames a step. Raises NeedsMultiple."""
         graph, worlds, lone = self.model.graph, self.worlds, self.lone_name
-        step = StepGraph(frames_per_step=frames_per_step, window=self.window)
+        step = StepGraph(frames_per_step=frames_per_step, window=self.window, lookahead=self.lookahead)
         step.reserve([o.name for o in graph.output] + ([lone] if lone else []))
         whole = Whole(self.model, worlds)
         found, given = self._inputs(step)
@@ -97,8 +99,10 @@ class _Walk:
             shapes = tuple(worlds.shapes.get(name, ()) for name in proto.output)
             results = _apply(Node(proto, inputs, shapes, worlds.sizes, whole), step)
             for name, value in zip(proto.output, results, strict=False):
-                typed = isinstance(value, Frames) and name
-                found[name] = replace(value, dtype=worlds.dtypes[name]) if typed else value
+                if isinstance(value, Frames) and name:
+                    value = replace(value, dtype=worlds.dtypes[name])
+                    _check_length(proto, value, worlds)
+                found[name] = value
         finals = tuple(o.name for o in graph.output if isinstance(found[o.name], Final))
         outputs = {o.name: _checked_output(o.name, found[o.name]) for o in graph.output if o.name not in finals}
         if not outputs:
@@ -155,6 +159,21 @@ def _together(step: StepGraph, outputs: dict[str, Frames]) -> dict[str, Frames]:
     while delay * frames % first.clock.per_step:
         delay += 1
     return {name: delayed(step, x, delay) for name, x in settled_outputs.items()}
+
+
+def _check_length(node: onnx.NodeProto, value: Frames, worlds: Worlds) -> None:
+    """The rule's account of how many elements there are is what the graph has. Raises NeedsLonger where lengths cannot be told apart."""
+    if value.time < 0:
+        return
+    sizes = [shape[value.time] for shape in value.shapes]
+    if sizes[0] == sizes[2]:
+        raise NeedsLonger
+    pad = value.padding
+    told = [value.clock.length(t) + (pad.before + pad.after if pad else 0) for _, t in worlds.sizes]
+    if told != sizes:
+        raise ExportError(
+            f"{where(node)}: has {sizes} frames of sequences of {[t for _, t in worlds.sizes]}, and its rule expects {told}; please report this with the model"
+        )
 
 
 def _read(node: onnx.NodeProto, name: str, found: dict[str, Tensor]) -> Tensor:

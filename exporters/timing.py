@@ -226,7 +226,7 @@ def settled(step: StepGraph, x: Frames) -> Frames:
     name, read = windowed(step, source, clock, pad, 0, 1, f"{x.name}.padded")
     at = step_axis(source, source.time, full=True)
     name = without_time(step, name, at, clock.per_step, f"{x.name}.padded")
-    warm = pad.fill if source.clock.delay <= 0 or read.warm == pad.fill else None
+    warm = pad.fill if pad.before >= 0 and (source.clock.delay <= 0 or read.warm == pad.fill) else None
     return like(step, replace(source, name=name, clock=clock, warm=warm), x)
 
 

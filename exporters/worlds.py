@@ -16,7 +16,7 @@ from ..engine.errors import ExportError
 # (batch, length) of three worlds: no constant follows them, no two axes can be mistaken. Lengths are tried one after the other, until the
 # graph runs: some need many frames, or a multiple of a number.
 BATCHES = (3, 5, 3)
-LENGTHS = ((7, 11), (24, 40), (60, 84), (240, 336), (1008, 1344), (4032, 5376), (16_128, 21_504))
+LENGTHS = ((7, 11), (24, 40), (60, 84), (360, 504), (1080, 1800), (5040, 7560), (15_120, 25_200))
 
 Feed = Mapping[str, np.ndarray]
 
@@ -35,8 +35,7 @@ class Worlds:
         """skip: how many lengths not to try."""
         free = value_free(model.graph)
         names = [name for node in model.graph.node for name in node.output if name]
-        session = _session(model, names)
-        self.sizes, feeds, runs = _first_that_runs(session, names, feed, skip)
+        self.sizes, feeds, runs = _first_that_runs(model, names, feed, skip)
         constants = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
         self.known = {name: tuple(run[name] for run in runs) for name in names if name in free}
         self.known |= {name: (array,) * len(runs) for name, array in constants.items()}
@@ -47,13 +46,15 @@ class Worlds:
 
 
 def _first_that_runs(
-    session: onnxruntime.InferenceSession, names: list[str], feed: Callable[[int, int], Feed], skip: int
+    model: onnx.ModelProto, names: list[str], feed: Callable[[int, int], Feed], skip: int
 ) -> tuple[tuple[tuple[int, int], ...], list[Feed], list[dict[str, np.ndarray]]]:
     """The sizes, inputs and tensors of the first worlds in which the graph runs and no tensor is empty."""
-    failed = None
+    session, failed = _session(model, names), None
     for short, long in LENGTHS[skip:]:
         sizes = tuple(zip(BATCHES, (short, short, long), strict=True))
         feeds = [feed(*size) for size in sizes]
+        if _runs_empty(model, feeds[0]):
+            continue
         try:
             runs = [_run(session, names, f) for f in feeds]
         except ExportError as error:
@@ -64,6 +65,24 @@ def _first_that_runs(
     raise failed or ExportError(
         f"a tensor of the whole-sequence graph is empty for every length up to {LENGTHS[-1][1]}; give the module longer windows of frames less to do"
     )
+
+
+def _runs_empty(model: onnx.ModelProto, feed: Feed) -> bool:
+    """Whether some tensor is known to be empty; ONNX Runtime ends the process where a recurrent layer is given no frames."""
+    sized = onnx.ModelProto()
+    sized.CopyFrom(model)
+    for value in sized.graph.input:
+        for dim, size in zip(value.type.tensor_type.shape.dim, feed[value.name].shape, strict=True):
+            dim.dim_value = size
+    del sized.graph.value_info[:]
+    for value in sized.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    try:
+        inferred = onnx.shape_inference.infer_shapes(sized, data_prop=True).graph
+    except onnx.shape_inference.InferenceError:  # sizes that do not fit each other: running it says more
+        return False
+    found = [*inferred.value_info, *inferred.output]
+    return any(d.HasField("dim_value") and d.dim_value <= 0 for v in found for d in v.type.tensor_type.shape.dim)
 
 
 def value_free(graph: onnx.GraphProto) -> set[str]:

@@ -79,13 +79,37 @@ class StateSpec(Struct, frozen=True):
 
 
 class Parity(Struct, frozen=True):
-    """One line of the certificate: how far a backend was from the reference over random sequences."""
+    """One line of the certificate: how far a backend was from the reference over random sequences.
+
+    By output: max_abs_error; max_rel_error, the same over the output's largest magnitude in the reference; tolerance, the
+    absolute error that rounding explains in this model. The last two are empty in artifacts of earlier versions.
+    """
 
     backend: Name
     reference: Name
     sequences: Annotated[int, msgspec.Meta(ge=1)]
     lengths: tuple[int, ...]
     max_abs_error: dict[str, float]
+    max_rel_error: dict[str, float] = {}
+    tolerance: dict[str, float] = {}
+
+
+class Approximation(Struct, frozen=True):
+    """What was asked for that makes the model another one, and how far it is from the exact model over random sequences.
+
+    kind and parameter: the option and its value, such as "quantize" and "int8", "lookahead" and "16", "window" and "100".
+    max_abs_error and max_rel_error: by output, as in `Parity`; nothing bounds them.
+    exact_bytes: what the exact model's graph takes in a file, where the approximation is about size.
+    """
+
+    kind: Name
+    parameter: Name
+    reference: Name
+    sequences: Annotated[int, msgspec.Meta(ge=1)]
+    lengths: tuple[int, ...]
+    max_abs_error: dict[str, float]
+    max_rel_error: dict[str, float]
+    exact_bytes: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
 class Origin(Struct, frozen=True):
@@ -107,6 +131,8 @@ class StepSpec(Struct, frozen=True):
     valid_input: a graph input, int64 `(B,)`: how many of the step's K frames are real; the rest of a stream's steps,
         after its end, push out the tail. Needed where delay > 0.
     certificate: the parity certificate, a line for each backend.
+    approximations: what the artifact is not exact in, by request; where there are some, the certificate is about the
+        model as approximated.
     """
 
     inputs: Annotated[tuple[TensorSpec, ...], msgspec.Meta(min_length=1, max_length=256)]
@@ -122,6 +148,7 @@ class StepSpec(Struct, frozen=True):
     labels: tuple[str, ...] | None = None
     origin: Origin | None = None
     certificate: tuple[Parity, ...] = ()
+    approximations: tuple[Approximation, ...] = ()
 
     def outputs_of(self, frames: int) -> int:
         """How many outputs a stream of so many frames has in all."""

@@ -6,7 +6,8 @@ value is a table and an offset, and reshapes, squeezes and slices of the last ax
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,7 +32,7 @@ class Value:
     """A tensor of the graph: shape with BATCH at its batch axis (constants have none), and each stream's place of it.
 
     bounds: what an integer lies between, both included, where that is known; origin: the table of the input that these are
-    elements of, where they are as the caller gave them.
+    elements of, where they are as the caller gave them; moving: what a loop's counter adds to the offset, as text.
     """
 
     shape: tuple[int, ...]
@@ -41,6 +42,7 @@ class Value:
     const: np.ndarray | None = None
     bounds: tuple[int, int] | None = None
     origin: str = ""
+    moving: str = ""
 
     @property
     def row_shape(self) -> tuple[int, ...]:
@@ -63,7 +65,11 @@ class Value:
         return self.table in ("s", "c")
 
     def at(self, row: str = "r") -> str:
-        return f"get_int64({self.table} + 8 * {row}) + {self.offset}"
+        return f"get_int64({self.table} + 8 * {row}) + {self.offset}{self.moving}"
+
+    def moved(self, counter: str, step_bytes: int) -> "Value":
+        """This value so many bytes further for each count of a loop."""
+        return replace(self, moving=f"{self.moving} + {counter} * {step_bytes}")
 
     @property
     def row_strides(self) -> list[int]:
@@ -105,6 +111,7 @@ class Program:
         self.probing = probing
         self._placed: dict[int, Value] = {}
         self._in_rows = False
+        self._depth = 0
 
     @property
     def scratch_bytes(self) -> int:
@@ -112,7 +119,16 @@ class Program:
 
     def say(self, *lines: str, indent: int = 1) -> None:
         self._in_rows = self._in_rows and indent > 1
-        self.lines += ["    " * indent + line for line in lines]
+        self.lines += ["    " * (indent + self._depth) + line for line in lines]
+
+    @contextmanager
+    def loop(self, counter: str, numbers: range) -> Iterator[None]:
+        """What is said inside is done for each of the numbers in turn, for the whole block."""
+        self.say(f"for {counter} in {numbers!r}:")
+        self._depth += 1
+        yield
+        self._depth -= 1
+        self._in_rows = False
 
     def literal(self, value: float) -> str:
         """A vector constant, as an expression."""
@@ -252,8 +268,8 @@ class Program:
         z_shift: str = "0",
         indent: int = 1,
     ) -> None:
-        begin = f"{start.offset} + {z_shift}" if start.table == "s" else f"{start.offset}"
-        whole = [f"{x.offset} + {shift}", begin, f"{out.offset} + {z_shift}", f"{k}", f"{panels}"]
+        begin = f"{start.offset}{start.moving}" + (f" + {z_shift}" if start.table == "s" else "")
+        whole = [f"{x.offset}{x.moving} + {shift}", begin, f"{out.offset}{out.moving} + {z_shift}", f"{k}", f"{panels}"]
         a, s, z, k_, p = (f"np.int64({number})" for number in whole)  # numba would compile the product for each literal
         self.say(
             f"gemm(n, {x.table}, {a}, {start.table}, {s}, {out.table}, {z}, get_int64(c) + {weights.offset}, {k_}, {p})",

@@ -1,204 +1,12 @@
-"""Lowerings of LSTM, GRU and RNN: one frame of each stream, all standard attributes. Formulas: ONNX operator specification."""
+"""Lowerings of LSTM, GRU and RNN: a step's frames of each stream, all standard attributes. Formulas: ONNX operator specification."""
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from .gemm import GATE_ROWS, GRU_SUMS, LSTM_SUMS, PANEL, pack
-from .program import BATCH, Program, Unsupported, Value, view
-from .simd import LANES
-
-_DEFAULT_ALPHA = {
-    "LeakyRelu": 0.01,
-    "ThresholdedRelu": 1.0,
-    "HardSigmoid": 0.2,
-    "Elu": 1.0,
-    "ScaledTanh": 1.0,
-    "Affine": 1.0,
-}
-_DEFAULT_BETA = {"HardSigmoid": 0.5, "ScaledTanh": 1.0, "Affine": 0.0}
-
-
-def activation(program: Program, name: str, x: str, alpha: float, beta: float) -> str:
-    """The named activation of the vector expression x."""
-    a, b = program.literal(alpha), program.literal(beta)
-    forms = {
-        "Sigmoid": "gate({x})",
-        "Tanh": "vtanh({x})",
-        "Relu": "vmax({x}, ZERO())",
-        "LeakyRelu": "where_less({x}, ZERO(), {a} * {x}, {x})",
-        "ThresholdedRelu": "where_less({a}, {x}, {x}, ZERO())",
-        "HardSigmoid": "vmin(vmax({a} * {x} + {b}, ZERO()), ONE())",
-        "Elu": "where_less({x}, ZERO(), {a} * (vexp({x}) - ONE()), {x})",
-        "Softsign": "{x} / (ONE() + vabs({x}))",
-        "Softplus": "vsoftplus({x})",
-        "ScaledTanh": "{a} * vtanh({b} * {x})",
-        "Affine": "{a} * {x} + {b}",
-    }
-    if name not in forms:
-        raise Unsupported(f"activation {name}")
-    return forms[name].format(x=x, a=a, b=b)
-
-
-class Cell:
-    """What the three layers share: constants of each direction, activations, places of the old and new state."""
-
-    def __init__(
-        self,
-        program: Program,
-        inputs: list[Value | None],
-        attributes: dict[str, Any],
-        gates: int,
-        defaults: Sequence[str],
-    ):
-        self.program, self.attributes, self.gates = program, attributes, gates
-        x, w, r, b, lengths, h = (inputs + [None] * 8)[:6]
-        if (
-            x is None
-            or w is None
-            or r is None
-            or w.const is None
-            or r.const is None
-            or (b is not None and b.const is None)
-        ):
-            raise Unsupported("weights that are computed")
-        if lengths is not None:
-            raise Unsupported("sequence_lens")
-        self.layout = attributes.get("layout", 0)
-        self.hidden, self.directions = r.const.shape[2], w.const.shape[0]
-        if x.shape[self.layout] != 1 or len(x.shape) != 3 or x.shape[1 - self.layout] != BATCH:
-            raise Unsupported(f"a sequence of {x.shape[self.layout]} frames in one step")
-        self.width = -(-self.hidden // LANES) * LANES
-        self.x, self.inputs = x, w.const.shape[2]
-        self.w, self.r = w.const, r.const
-        self.b = (
-            np.zeros((self.directions, 2 * gates * self.hidden), np.float32)
-            if b is None or b.const is None
-            else b.const
-        )
-        shape = (BATCH, self.directions, self.hidden) if self.layout else (self.directions, BATCH, self.hidden)
-        self.h = h or program.parameter(np.zeros((self.directions, self.hidden), np.float32))
-        self.new_h = program.scratch(shape)
-        self.shape = shape
-        names = [
-            n.decode() if isinstance(n, bytes) else n
-            for n in attributes.get("activations", list(defaults) * self.directions)
-        ]
-        given_alpha, given_beta = (
-            list(attributes.get("activation_alpha", [])),
-            list(attributes.get("activation_beta", [])),
-        )
-        if (
-            (given_alpha or given_beta)
-            and len(names) != max(len(given_alpha), len(given_beta))
-            and any(n in _DEFAULT_ALPHA for n in names)
-        ):
-            given_alpha = _spread(names, given_alpha, _DEFAULT_ALPHA)
-            given_beta = _spread(names, given_beta, _DEFAULT_BETA)
-        alphas = [given_alpha[i] if i < len(given_alpha) else _DEFAULT_ALPHA.get(n, 0.0) for i, n in enumerate(names)]
-        betas = [given_beta[i] if i < len(given_beta) else _DEFAULT_BETA.get(n, 0.0) for i, n in enumerate(names)]
-        self.functions = list(zip(names, alphas, betas, strict=True))
-        self.per_direction = len(defaults)
-
-    def act(self, direction: int, which: int, x: str) -> str:
-        name, alpha, beta = self.functions[direction * self.per_direction + which]
-        clip = self.attributes.get("clip")
-        if clip:
-            x = f"vmin(vmax({x}, {self.program.literal(-clip)}), {self.program.literal(clip)})"
-        self.program.say(f"t = {x}", indent=3)
-        return activation(self.program, name, "t", alpha, beta)
-
-    def columns(self, rows: np.ndarray, order: Sequence[int]) -> np.ndarray:
-        """Gate rows (gates * H, K) as columns (K, len(order) * width), each gate filled up to whole vectors."""
-        out = np.zeros((rows.shape[1], len(order) * self.width), np.float32)
-        for i, g in enumerate(order):
-            out[:, i * self.width : i * self.width + self.hidden] = rows[g * self.hidden : (g + 1) * self.hidden].T
-        return out
-
-    def multiply(self, out: Value, x: Value, start: Value, weights: np.ndarray) -> None:
-        packed = self.program.parameter(pack(weights))
-        self.program.gemm(out, x, start, packed, weights.shape[0], packed.shape[0])
-
-    def room(self, gates: int) -> Value:
-        return self.program.scratch((BATCH, gates * self.width), items=-(-gates * self.width // PANEL) * PANEL)
-
-    def bias(self, vectors: np.ndarray, order: Sequence[int]) -> Value:
-        padded = self.columns(vectors.reshape(-1, 1), order).reshape(-1)
-        return self.program.parameter(np.concatenate([padded, np.zeros(PANEL, np.float32)]))
-
-    def of(self, value: Value, direction: int) -> Value:
-        return view(value, (BATCH, self.hidden), direction * self.hidden)
-
-    def lanes(self, *places: tuple[str, Value]) -> None:
-        """Opens the loop over a row's vectors; `name_at` is the address of each place."""
-        self.program.rows()
-        self.program.say(*[f"{name}_at = {value.at()}" for name, value in places], indent=2)
-        self.program.say(f"for j in range(0, {4 * self.width}, {4 * LANES}):", indent=2)
-
-    def take(self, name: str, value: Value) -> str:
-        """The vector of an old state at j; where the state's end is not a vector's, no byte past it is read."""
-        if value.padded or self.hidden % LANES == 0:
-            return f"load({name}_at + j)"
-        return f"load_some({name}_at + j, min({LANES}, {self.hidden} - j // 4), np.float32(0))"
-
-    def each_group(
-        self,
-        kind: str,
-        direction: int,
-        order: Sequence[int],
-        biases: Sequence[np.ndarray],
-        places: Sequence[tuple[str, Value]],
-        body: Callable[[list[str]], None],
-    ) -> None:
-        """For sixteen lanes of each row at a time `body(sums)`, with the sums of x @ w and h @ r in registers.
-
-        order: which gate's weights each of the kind's sums takes. biases: (H,) of each sum.
-        """
-        count, of_x, of_h = {"lstm": LSTM_SUMS, "gru": GRU_SUMS}[kind]
-        weights = self.program.parameter(self._grouped([(self.w[direction], of_x), (self.r[direction], of_h)], order))
-        bias = self.program.parameter(
-            np.stack([self.columns(b.reshape(-1, 1), (0,))[0].reshape(-1, LANES) for b in biases], 1)
-        )
-        x, h, say = self.x, self.of(self.h, direction), self.program.say
-        group = 4 * LANES * (self.inputs * len(of_x) + self.hidden * len(of_h))
-        for rows in dict.fromkeys((GATE_ROWS, 1)):
-            whole = rows == GATE_ROWS
-            say(
-                f"for r in range({'0' if whole else f'n - n % {GATE_ROWS}'}, {f'n - n % {rows}' if whole else 'n'}, {rows}):"
-            )
-            each = [("x", x), ("h_in", h), *places]
-            say(*[f"{name}_at{q} = {value.at(f'(r + {q})')}" for q in range(rows) for name, value in each], indent=2)
-            say(f"for j in range(0, {4 * self.width}, {4 * LANES}):", indent=2)
-            read = ", ".join([f"{name}_at{q}" for name in ("x", "h_in") for q in range(rows)])
-            sums = f"{kind}_sums_{rows}"
-            say(
-                f"{sums} = {kind}_gates_{rows}({read}, get_int64(c) + {bias.offset} + j * {count}, "
-                f"get_int64(c) + {weights.offset} + j // {4 * LANES} * {group}, {self.inputs}, {self.hidden})",
-                indent=3,
-            )
-            for q in range(rows):
-                say(*[f"{name}_at = {name}_at{q}" for name, _ in places], indent=3)
-                body([f"{sums}[{q * count + i}]" for i in range(count)])
-
-    def _grouped(self, parts: Sequence[tuple[np.ndarray, Sequence[int]]], order: Sequence[int]) -> np.ndarray:
-        """Weights (gates * H, K) of each part as (H / 16, K, sums, 16), the parts one behind the other in a group."""
-        found = []
-        for rows, chosen in parts:
-            gates = self.columns(rows, [order[c] for c in chosen]).reshape(len(rows[0]), len(chosen), -1, LANES)
-            found.append(gates.transpose(2, 0, 1, 3).reshape(self.width // LANES, -1))
-        return np.concatenate(found, 1)
-
-    def outputs(self, node: Any, *states: Value) -> list[Value]:
-        h = states[0]
-        y = (BATCH, 1, self.directions, self.hidden) if self.layout else (1, self.directions, BATCH, self.hidden)
-        return [view(h, y), *states]
-
-
-def _spread(names: Sequence[str], given: list[float], defaults: dict[str, float]) -> list[float]:
-    """Values for those activations that take one, in order, at their places."""
-    rest = iter(given)
-    return [next(rest, defaults[n]) if n in defaults else 0.0 for n in names]
+from .passage import Moment, Passage
+from .program import Program, Unsupported, Value
+from .recurrent_cell import Cell, activation
 
 
 def lstm(program: Program, node: Any, inputs: list[Value | None], attributes: dict[str, Any]) -> list[Value]:
@@ -207,86 +15,89 @@ def lstm(program: Program, node: Any, inputs: list[Value | None], attributes: di
     peep = (inputs + [None] * 8)[7]
     if peep is not None and peep.const is None:
         raise Unsupported("weights that are computed")
-    new_c, order = program.scratch(cell.shape), (0, 1, 2, 3)
+    order, passage = (0, 1, 2, 3), Passage(cell, old_c)
     for d in range(cell.directions):
-        c, bias = cell.of(old_c, d), (cell.b[d][: 4 * cell.hidden] + cell.b[d][4 * cell.hidden :]).reshape(4, -1)
-        places = [("old_c", c), ("h_out", cell.of(cell.new_h, d)), ("c_out", cell.of(new_c, d))]
-        if peep is not None and peep.const is not None:
-            places.append(("peep", cell.bias(peep.const[d], (0, 1, 2))))
+        bias = (cell.b[d][: 4 * cell.hidden] + cell.b[d][4 * cell.hidden :]).reshape(4, -1)
+        with passage.through(d) as at:
+            places = [("old_c", at.old_c), ("h_out", at.new_h), ("c_out", at.new_c)]
+            if peep is not None and peep.const is not None:
+                places.append(("peep", cell.bias(peep.const[d], (0, 1, 2))))
 
-        def body(z: list[str], d: int = d, c: Value = c) -> None:
-            seen = [f" + load(peep_at + j + {4 * cell.width * g}) * " if peep else "" for g in range(3)]
-            program.say(f"old = {cell.take('old_c', c)}", indent=3)
-            program.say(f"i = {cell.act(d, 0, z[0] + (seen[0] and seen[0] + 'old'))}", indent=3)
-            forget = (
-                "ONE() - i" if attributes.get("input_forget") else cell.act(d, 0, z[2] + (seen[2] and seen[2] + "old"))
-            )
-            program.say(f"f = {forget}", indent=3)
-            program.say(f"g = {cell.act(d, 1, z[3])}", "new = f * old + i * g", indent=3)
-            program.say(f"o = {cell.act(d, 0, z[1] + (seen[1] and seen[1] + 'new'))}", indent=3)
-            name, alpha, beta = cell.functions[d * 3 + 2]
-            program.say(
-                "store(c_out_at + j, new)",
-                f"store(h_out_at + j, o * {activation(program, name, 'new', alpha, beta)})",
-                indent=3,
-            )
+            def body(z: list[str], d: int = d, c: Value = at.old_c) -> None:
+                seen = [f" + load(peep_at + j + {4 * cell.width * g}) * " if peep else "" for g in range(3)]
+                program.say(f"old = {cell.take('old_c', c)}", indent=3)
+                program.say(f"i = {cell.act(d, 0, z[0] + (seen[0] and seen[0] + 'old'))}", indent=3)
+                kept = (
+                    "ONE() - i"
+                    if attributes.get("input_forget")
+                    else cell.act(d, 0, z[2] + (seen[2] and seen[2] + "old"))
+                )
+                program.say(f"f = {kept}", indent=3)
+                program.say(f"g = {cell.act(d, 1, z[3])}", "new = f * old + i * g", indent=3)
+                program.say(f"o = {cell.act(d, 0, z[1] + (seen[1] and seen[1] + 'new'))}", indent=3)
+                name, alpha, beta = cell.functions[d * 3 + 2]
+                program.say(
+                    "store(c_out_at + j, new)",
+                    f"store(h_out_at + j, o * {activation(program, name, 'new', alpha, beta)})",
+                    indent=3,
+                )
 
-        cell.each_group("lstm", d, order, bias, places, body)
-    return cell.outputs(node, cell.new_h, new_c)
+            cell.each_group("lstm", d, at.x, at.old_h, order, bias, places, body)
+    return passage.outputs()
 
 
 def gru(program: Program, node: Any, inputs: list[Value | None], attributes: dict[str, Any]) -> list[Value]:
     cell = Cell(program, inputs, attributes, 3, ("Sigmoid", "Tanh"))
-    if attributes.get("linear_before_reset", 0):
-        return _gru_reset_after(cell, node)
-    size, step = cell.hidden, 4 * cell.width
+    passage = Passage(cell)
+    direction = _gru_reset_after if attributes.get("linear_before_reset", 0) else _gru_reset_before
     for d in range(cell.directions):
-        zr, xn, hn, h = cell.room(2), cell.room(1), cell.room(1), cell.of(cell.h, d)
-        w, r, bias = cell.w[d], cell.r[d], cell.b[d][: 3 * size] + cell.b[d][3 * size :]
-        cell.multiply(zr, cell.x, cell.bias(bias, (0, 1)), cell.columns(w, (0, 1)))
-        cell.multiply(zr, h, zr, cell.columns(r, (0, 1)))
-        cell.multiply(xn, cell.x, cell.bias(bias, (2,)), cell.columns(w, (2,)))
-        cell.lanes(("zr", zr), ("h_in", h), ("reset", hn))
-        reset = cell.act(d, 0, f"load(zr_at + j + {step})")
-        program.say(f"store(reset_at + j, {reset} * {cell.take('h_in', h)})", indent=3)
-        cell.multiply(xn, hn, xn, cell.columns(r, (2,)))
-        cell.lanes(("zr", zr), ("xn", xn), ("h_in", h), ("h_out", cell.of(cell.new_h, d)))
-        program.say(f"update = {cell.act(d, 0, 'load(zr_at + j)')}", indent=3)
-        program.say(f"new = {cell.act(d, 1, 'load(xn_at + j)')}", indent=3)
-        program.say(f"store(h_out_at + j, (ONE() - update) * new + update * {cell.take('h_in', h)})", indent=3)
-    return cell.outputs(node, cell.new_h)
+        with passage.through(d) as at:
+            direction(cell, d, at)
+    return passage.outputs()
 
 
-def _gru_reset_after(cell: Cell, node: Any) -> list[Value]:
+def _gru_reset_before(cell: Cell, d: int, at: Moment) -> None:
+    program, size, step, h = cell.program, cell.hidden, 4 * cell.width, at.old_h
+    zr, xn, hn = cell.room(2), cell.room(1), cell.room(1)
+    w, r, bias = cell.w[d], cell.r[d], cell.b[d][: 3 * size] + cell.b[d][3 * size :]
+    cell.multiply(zr, at.x, cell.bias(bias, (0, 1)), cell.columns(w, (0, 1)))
+    cell.multiply(zr, h, zr, cell.columns(r, (0, 1)))
+    cell.multiply(xn, at.x, cell.bias(bias, (2,)), cell.columns(w, (2,)))
+    cell.lanes(("zr", zr), ("h_in", h), ("reset", hn))
+    reset = cell.act(d, 0, f"load(zr_at + j + {step})")
+    program.say(f"store(reset_at + j, {reset} * {cell.take('h_in', h)})", indent=3)
+    cell.multiply(xn, hn, xn, cell.columns(r, (2,)))
+    cell.lanes(("zr", zr), ("xn", xn), ("h_in", h), ("h_out", at.new_h))
+    program.say(f"update = {cell.act(d, 0, 'load(zr_at + j)')}", indent=3)
+    program.say(f"new = {cell.act(d, 1, 'load(xn_at + j)')}", indent=3)
+    program.say(f"store(h_out_at + j, (ONE() - update) * new + update * {cell.take('h_in', h)})", indent=3)
+
+
+def _gru_reset_after(cell: Cell, d: int, at: Moment) -> None:
     """torch's and cuDNN's: the reset gate takes the product with the state, not the state."""
-    program = cell.program
-    for d in range(cell.directions):
-        h = cell.of(cell.h, d)
-        w_bias, r_bias = cell.b[d].reshape(2, 3, -1)
-        bias = [w_bias[0] + r_bias[0], w_bias[1] + r_bias[1], w_bias[2], r_bias[2]]
+    program, h = cell.program, at.old_h
+    w_bias, r_bias = cell.b[d].reshape(2, 3, -1)
+    bias = [w_bias[0] + r_bias[0], w_bias[1] + r_bias[1], w_bias[2], r_bias[2]]
 
-        def body(z: list[str], d: int = d, h: Value = h) -> None:
-            program.say(f"reset = {cell.act(d, 0, z[1])}", indent=3)
-            program.say(f"update = {cell.act(d, 0, z[0])}", indent=3)
-            program.say(f"new = {cell.act(d, 1, f'{z[2]} + reset * {z[3]}')}", indent=3)
-            program.say(f"store(h_out_at + j, (ONE() - update) * new + update * {cell.take('h_old', h)})", indent=3)
+    def body(z: list[str]) -> None:
+        program.say(f"reset = {cell.act(d, 0, z[1])}", indent=3)
+        program.say(f"update = {cell.act(d, 0, z[0])}", indent=3)
+        program.say(f"new = {cell.act(d, 1, f'{z[2]} + reset * {z[3]}')}", indent=3)
+        program.say(f"store(h_out_at + j, (ONE() - update) * new + update * {cell.take('h_old', h)})", indent=3)
 
-        places = [("h_old", h), ("h_out", cell.of(cell.new_h, d))]
-        cell.each_group("gru", d, (0, 1, 2, 2), bias, places, body)
-    return cell.outputs(node, cell.new_h)
+    places = [("h_old", h), ("h_out", at.new_h)]
+    cell.each_group("gru", d, at.x, h, (0, 1, 2, 2), bias, places, body)
 
 
 def rnn(program: Program, node: Any, inputs: list[Value | None], attributes: dict[str, Any]) -> list[Value]:
     cell = Cell(program, inputs, attributes, 1, ("Tanh",))
+    passage = Passage(cell)
     for d in range(cell.directions):
-        z, h = cell.room(1), cell.of(cell.h, d)
-        cell.multiply(
-            z,
-            cell.x,
-            cell.bias(cell.b[d][: cell.hidden] + cell.b[d][cell.hidden :], (0,)),
-            cell.columns(cell.w[d], (0,)),
-        )
-        cell.multiply(z, h, z, cell.columns(cell.r[d], (0,)))
-        cell.lanes(("z", z), ("h_out", cell.of(cell.new_h, d)))
-        program.say(f"store(h_out_at + j, {cell.act(d, 0, 'load(z_at + j)')})", indent=3)
-    return cell.outputs(node, cell.new_h)
+        bias = cell.bias(cell.b[d][: cell.hidden] + cell.b[d][cell.hidden :], (0,))
+        with passage.through(d) as at:
+            z = cell.room(1)
+            cell.multiply(z, at.x, bias, cell.columns(cell.w[d], (0,)))
+            cell.multiply(z, at.old_h, z, cell.columns(cell.r[d], (0,)))
+            cell.lanes(("z", z), ("h_out", at.new_h))
+            program.say(f"store(h_out_at + j, {cell.act(d, 0, 'load(z_at + j)')})", indent=3)
+    return passage.outputs()

@@ -62,6 +62,13 @@ def plain(clock: Clock, frames_per_step: int) -> bool:
     return reach < 10_000 and all(clock.length(t) == t * clock.per_step // frames_per_step for t in range(1, reach))
 
 
+def ends_with_steps(clock: Clock, frames_per_step: int) -> bool:
+    """Whether whole steps of a stream's frames give all of its elements, so that none is left for after its end."""
+    reach = sum(abs(add) for _, add, _ in clock.lengths) * 2 + 4 * frames_per_step + 64
+    done = (t // frames_per_step * clock.per_step - clock.delay for t in range(reach))
+    return reach < 10_000 and all(clock.length(t) <= max(0, d) for t, d in enumerate(done))
+
+
 class NeedsMultiple(Exception):
     """The pass must start again with frames_per_step a multiple of what it was."""
 

@@ -67,7 +67,8 @@ def broadcast(node: Node, step: StepGraph, operands: Sequence[Tensor | None]) ->
         merged.append(SOURCE if SOURCE in found else found.pop() if found else FEATURE)
     labels = one_time_axis(node, merged)
     some = some_frames(node)
-    made = Frames("", labels, node.shapes[0], some.clock, lone=some.lone)
+    running = any(isinstance(v, Frames) and v.running for v in operands)
+    made = Frames("", labels, node.shapes[0], some.clock, lone=some.lone, running=running)
     names = []
     for i, operand in enumerate(operands):
         if operand is None:
@@ -94,6 +95,12 @@ def constant_in_step(array: np.ndarray, made: Frames) -> np.ndarray:
 
 def beside(node: Node, step: StepGraph, x: Frames, made: Frames) -> str:
     """`x` as it broadcasts to `made` in the step graph: positions, which have no batch axis of their own, get theirs to its place."""
+    if x.running and made.time >= 0 and made.clock.per_step == 1:
+        at = made.time - len(made.labels) + len(x.labels)
+        if (
+            at >= 0 and x.labels[at] == FEATURE
+        ):  # size 1 where the frames have their time axis, which a step of one does not have
+            return step.emit("Squeeze", [x.name, step.ints(step_axis(x, at))], f"{x.name}.beside")[0]
     if not x.lone or made.lone:
         return x.name
     if BATCH not in made.labels or made.labels.index(BATCH) > max(0, made.time):

@@ -8,7 +8,7 @@ cannot be done frame by frame. A node that reads no frames never gets here: its 
 from .recurrent_rule import recurrent
 from .rule_parts import Rule
 from .rules_attention import beside_scores, softmax_over_source, weighted
-from .rules_features import along_axis, arg_reduce, batch_norm, layer_norm, reduce
+from .rules_features import along_axis, arg_reduce, batch_norm, global_pooling, instance_norm, layer_norm, reduce
 from .rules_layout import concat, expand, gather, pad, reshape, slices, split, transpose
 from .rules_pointwise import dropout, pointwise, same
 from .rules_products import einsum, gemm, matmul
@@ -49,7 +49,11 @@ RULES: dict[str, Rule] = {
     "Expand": expand,
     "Gather": gather,
     "Gemm": gemm,
+    "GlobalAveragePool": global_pooling,
+    "GlobalMaxPool": global_pooling,
+    "GroupNormalization": instance_norm,
     "Identity": same,
+    "InstanceNormalization": instance_norm,
     "MatMul": matmul,
     "Pad": pad,
     "Resize": resize,

@@ -129,7 +129,7 @@ def _existing(step: StepGraph, x: Frames) -> str:
         0
     ]
     tests = step.emit("GreaterOrEqual", [at, step.constant(np.array(0, np.int64), "number")], "window.started")
-    if source.clock.delay < x.clock.delay or source.clock.per_step > 1:
+    if not step.endless and (source.clock.delay < x.clock.delay or source.clock.per_step > 1):
         end = step.emit("Unsqueeze", [length(step, source.clock), step.ints(1)], "length.column")[0]
         tests += step.emit("Less", [at, end], "window.running")
     return tests[0] if len(tests) == 1 else step.emit("And", tests, "window.existing")[0]

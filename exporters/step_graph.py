@@ -28,12 +28,15 @@ class StepGraph:
 
     positions: what depends on the places of frames alone. shared: tensors that several rules use, by what they are. valid_input: the graph input that says how many frames are real, once asked for.
     lookahead: frames that a reverse layer sees beyond its own.
+    running: reductions over time are over the frames so far. endless: no step comes after a stream's end, so nothing is past it.
     window: frames before and after that an attention without a window of its own is held to; windows: the scores that it was used on.
     """
 
     frames_per_step: int = 1
     window: tuple[int, int] | None = None
     lookahead: int = 0
+    running: bool = False
+    endless: bool = False
     windows: dict[str, Any] = field(default_factory=dict)
     positions: dict[tuple[Any, ...], Any] = field(default_factory=dict)
     valid_input: str | None = None

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from ..engine.artifact import StepSpec, TensorSpec
 from ..engine.errors import ExportError
 from .bands import Band, Whole
-from .clocks import Clock, NeedsMultiple, plain
+from .clocks import Clock, NeedsMultiple, ends_with_steps, plain
 from .positions import by_position
 from .rules import RULES, TIMED, attention_rule
 from .rules_attention import is_scores, scores
@@ -28,7 +28,8 @@ MAX_FRAMES_PER_STEP = 2**16
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A step graph with what it means. time_axes: where each output has its time axis in the whole-sequence graph.
+    """A step graph with what it means. time_axes: where each output has its time axis in the whole-sequence graph; below zero
+    where it has none, and is a value of all frames so far. running: some output is, or depends on one.
 
     finals: outputs of the whole-sequence graph that are states after the last frame, and so no outputs of a step.
     windows: attention scores that were held to the window that was asked for.
@@ -37,6 +38,7 @@ class Step:
     model: onnx.ModelProto
     spec: StepSpec
     time_axes: dict[str, int]
+    running: bool
     sources: dict[str, str]
     finals: tuple[str, ...]
     windows: dict[str, Band]
@@ -52,15 +54,16 @@ def to_step(
     lone_name: str | None = None,
     window: tuple[int, int] | None = None,
     lookahead: int = 0,
+    running: bool = False,
 ) -> Step:
     """The step graph of `model`, whose inputs all have `batch_axis` and `time_axis`.
 
     feed: valid inputs for a batch and a length. frames_per_step: becomes a multiple of it where the model gives fewer outputs than
     it gets frames. lone_name: what to call the one output that is left of several. window: frames before and after that an attention
-    without a window of its own is held to. lookahead: frames that a reverse recurrent layer sees beyond its own.
+    without a window of its own is held to. lookahead: frames that a reverse recurrent layer sees beyond its own. running: a reduction over time is over the frames so far.
     """
     _check_operators(_reachable(model.graph, value_free(model.graph)))
-    walk, skipped = _Walk(model, Worlds(model, feed), time_axis, batch_axis, lone_name, window, lookahead), 0
+    walk, skipped = _Walk(model, Worlds(model, feed), time_axis, batch_axis, lone_name, window, lookahead, running), 0
     while frames_per_step <= MAX_FRAMES_PER_STEP:
         try:
             return walk.steps_of(frames_per_step)
@@ -86,11 +89,18 @@ class _Walk:
     lone_name: str | None
     window: tuple[int, int] | None
     lookahead: int
+    running: bool
 
-    def steps_of(self, frames_per_step: int) -> Step:
-        """The step graph with so many frames a step. Raises NeedsMultiple."""
+    def steps_of(self, frames_per_step: int, endless: bool = False) -> Step:
+        """The step graph with so many frames a step. Raises NeedsMultiple. endless: see `StepGraph`."""
         graph, worlds, lone = self.model.graph, self.worlds, self.lone_name
-        step = StepGraph(frames_per_step=frames_per_step, window=self.window, lookahead=self.lookahead)
+        step = StepGraph(
+            frames_per_step=frames_per_step,
+            window=self.window,
+            lookahead=self.lookahead,
+            running=self.running,
+            endless=endless,
+        )
         step.reserve([o.name for o in graph.output] + ([lone] if lone else []))
         whole = Whole(self.model, worlds)
         found, given = self._inputs(step)
@@ -110,6 +120,8 @@ class _Walk:
                 f"every output ({', '.join(finals)}) is a state after the last frame, known only at the end; return the layer's output of every frame"
             )
         outputs = _together(step, outputs)
+        if not endless and ends_with_steps(next(iter(outputs.values())).clock, frames_per_step):
+            return self.steps_of(frames_per_step, endless=True)
         alone = lone is not None and len(outputs) == 1 < len(graph.output)
         named = {lone if alone and lone else n: (n, value) for n, value in outputs.items()}
         return replace(_assembled(self.model, step, given, named), finals=finals, windows=dict(step.windows))
@@ -166,6 +178,8 @@ def _check_length(node: onnx.NodeProto, value: Frames, worlds: Worlds) -> None:
     if value.time < 0:
         return
     sizes = [shape[value.time] for shape in value.shapes]
+    if value.running and set(sizes) == {1}:
+        return
     if sizes[0] == sizes[2]:
         raise NeedsLonger
     pad = value.padding
@@ -262,7 +276,7 @@ def _checked_output(name: str, value: Tensor) -> Frames:
             f"output '{name}' depends on the positions of the frames alone; leave it out of what the module returns"
         )
     kept = [label for label in value.labels if label != TIME]
-    if TIME not in value.labels or kept[:1] != [BATCH]:
+    if (TIME not in value.labels and not value.running) or kept[:1] != [BATCH]:
         raise ExportError(
             f"output '{name}' has axes {value.labels} (B batch, T time, BT both in one), expected a batch axis and a time axis of their own, "
             "the batch before all features; reshape or transpose it before it is returned"
@@ -280,7 +294,7 @@ def _assembled(
     ordered = {name: _time_second(step, name, value) for name, (_, value) in outputs.items()}
     _name_outputs(step, {name: value.name for name, value in ordered.items()})
     step.prune(list(outputs))
-    if clock.delay or clock.lengths or step.valid_input or frames > 1:
+    if step.valid_input or not step.endless:
         step.valid()
     given = [(v.name, types[name], _frame_shape(v)) for name, v in inputs.items()]
     made = [(name, types[outputs[name][0]], _frame_shape(value)) for name, value in ordered.items()]
@@ -306,8 +320,16 @@ def _assembled(
         lengths=clock.lengths,
         valid_input=step.valid_input,
     )
-    axes = {name: v.labels.index(TIME) for name, (_, v) in outputs.items()}
-    return Step(result, spec, axes, {n: old for n, (old, _) in outputs.items()}, (), {})
+    axes = {name: v.time if not v.running or v.shapes[0] != v.shapes[2] else -1 for name, (_, v) in outputs.items()}
+    return Step(
+        result,
+        spec,
+        axes,
+        any(v.running for _, v in outputs.values()),
+        {n: old for n, (old, _) in outputs.items()},
+        (),
+        {},
+    )
 
 
 def _time_second(step: StepGraph, name: str, x: Frames) -> Frames:

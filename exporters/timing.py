@@ -69,7 +69,7 @@ def indices(step: StepGraph, clock: Clock) -> str:
 
 def inside(step: StepGraph, clock: Clock, left: bool, right: bool) -> str:
     """bool (B,) or (B, n): which elements are not before the first (left), and not after the last (right)."""
-    at, tests = indices(step, clock), []
+    at, tests, right = indices(step, clock), [], right and not step.endless
     if left:
         tests += step.emit("GreaterOrEqual", [at, _number(step, 0)], "started")
     if right:
@@ -98,6 +98,7 @@ def _spread(step: StepGraph, x: Frames, mask: str) -> str:
 
 def masked(step: StepGraph, x: Frames, fill: Any, left: bool, right: bool) -> Frames:
     """`x` with `fill` in the place of what is not real at its left or right end."""
+    right = right and not step.endless
     if not left and not right:
         return x
     mask = _spread(step, x, inside(step, x.clock, left, right))

@@ -54,6 +54,7 @@ class Frames:
     clock: which elements along time a step has, of the tensor without its padding. padding: what `shapes` include of it, not yet
     in the step graph. warm: what the elements before the first are, where that is known. lone: it has no batch axis in the
     whole-sequence graph (positions), in the step graph it has one in front. source: of the SOURCE axis, where there is one.
+    running: it depends on a value of all frames so far, whose time axis has size 1 in the whole-sequence graph, or is none.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Frames:
     warm: float | None = None
     lone: bool = False
     source: Source | None = None
+    running: bool = False
 
     @property
     def time(self) -> int:

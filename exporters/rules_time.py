@@ -39,7 +39,7 @@ def padded_by(step: StepGraph, x: Frames, before: int, after: int, fill: float) 
     old = x.padding or Padding(0, 0, fill)
     sides = ((old.before, before), (old.after, after))
     same = old.fill == fill or max(old.before, old.after) <= 0 or max(before, after) <= 0
-    if not same or any(o < 0 < b for o, b in sides):
+    if not same or old.mode != "constant" or any(o < 0 < b for o, b in sides):
         x, old = settled(step, x), Padding(0, 0, fill)
     kept = fill if max(before, after) > 0 else old.fill
     joined = Padding(old.before + before, old.after + after, kept)
@@ -49,12 +49,13 @@ def padded_by(step: StepGraph, x: Frames, before: int, after: int, fill: float) 
 def pad_time(node: Node, step: StepGraph, x: Frames, widths: tuple[int, int], fill: float) -> Frames:
     """`x` padded along time by a constant."""
     mode = node.attribute("mode", b"constant").decode()
-    if mode != "constant" and max(widths) > 0:
+    if mode == "constant" or max(widths) <= 0:
+        return padded_by(step, x, *widths, fill)
+    if mode == "wrap" or min(widths) < 0:
         raise node.refuse(
-            f"it pads time by {widths} frames in mode '{mode}'",
-            "pad with a constant (zeros), as a stream's beginning is",
+            f"it pads time by {widths} frames in mode '{mode}'", "pad with a constant, the edge, or mirrored frames"
         )
-    return padded_by(step, x, *widths, fill)
+    return replace(settled(step, x), padding=Padding(*widths, 0.0, mode))
 
 
 def is_whole(x: Frames, node: Node, axis: int) -> bool:
@@ -91,7 +92,7 @@ def slice_time(node: Node, step: StepGraph, x: Frames, bounds: Sequence[tuple[in
 def _every(step: StepGraph, x: Frames, stride: int, hint: str) -> Frames:
     """Every stride-th element."""
     source = batch_first(step, x)
-    clock = reach(step, source, 0, 0, 0, stride)
+    clock = reach(step, source, Padding(0, 0), 0, stride)
     name, _ = windowed(step, source, clock, Padding(0, 0), 0, stride, hint)
     at = step_axis(source, source.time, full=True)
     if clock.per_step > 1:
@@ -195,10 +196,13 @@ class Window:
             return x, own
         plain = own.before == own.after == 0
         if plain or (
-            (given.fill == fill or max(given.before, given.after) <= 0)
+            given.mode == "constant"
+            and (given.fill == fill or max(given.before, given.after) <= 0)
             and not ((given.before < 0 < own.before) or (given.after < 0 < own.after))
         ):
-            both = Padding(given.before + own.before, given.after + own.after, given.fill if plain else fill)
+            both = Padding(
+                given.before + own.before, given.after + own.after, given.fill if plain else fill, given.mode
+            )
             return replace(x, padding=None), both
         return settled(step, x), own
 
@@ -239,7 +243,7 @@ def convolution(node: Node, step: StepGraph) -> Sequence[Tensor]:
     plain = (window.span, window.stride, pad.before, pad.after) == (0, 1, 0, 0)
     if plain and x.clock.per_step == 1 and len(x.labels) == 3 and node.attribute("group", 1) == 1:
         return [_matrix(node, step, x, kernel[:, :, 0])]
-    clock = reach(step, x, pad.before, pad.after, window.span, window.stride)
+    clock = reach(step, x, pad, window.span, window.stride)
     name, _ = windowed(step, x, clock, pad, window.span, window.stride, node.hint)
     rest = attributes_of(node, "auto_pad", "pads", "strides", "dilations", "kernel_shape")
     attributes = {"kernel_shape": list(kernel.shape[2:]), "pads": window.pads, "strides": window.strides}
@@ -280,7 +284,7 @@ def pooling(node: Node, step: StepGraph) -> Sequence[Tensor]:
         raise node.refuse("it is a mean with ceil_mode, whose last window is shorter", "use ceil_mode=False")
     if ceil:  # the last window begins within the padded sequence, and may end beyond it
         pad = replace(pad, after=min(pad.after + window.stride - 1, window.span))
-    clock = reach(step, x, pad.before, pad.after, window.span, window.stride)
+    clock = reach(step, x, pad, window.span, window.stride)
     name, _ = windowed(step, x, clock, pad, window.span, window.stride, node.hint)
     rest = attributes_of(node, "auto_pad", "pads", "strides", "dilations", "ceil_mode", "storage_order")
     attributes = {"pads": window.pads, "strides": window.strides, **rest}

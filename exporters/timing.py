@@ -190,15 +190,18 @@ def _piece(step: StepGraph, name: str, at: int, start: int, stop: int, hint: str
     return step.emit("Slice", [name, *given], hint)[0]
 
 
-def reach(step: StepGraph, x: Frames, before: int, after: int, span: int, stride: int) -> Clock:
-    """The clock of what reads, for each element i, elements i * stride - before .. i * stride - before + span of `x` padded by before, after.
+def reach(step: StepGraph, x: Frames, pad: Padding, span: int, stride: int) -> Clock:
+    """The clock of what reads, for each element i, elements i * stride - before .. i * stride - before + span of `x` with that padding.
 
     Raises NeedsMultiple where a step has no whole number of strides.
     """
     clock = x.clock
     n = divided(clock.per_step, stride)
-    delay = -((clock.delay + span - before + 1 - stride) // -stride)
-    lengths = clock.then(1, before + after - span - 1 + stride, stride)
+    delay = -((clock.delay + span - pad.before + 1 - stride) // -stride)
+    lengths = clock.then(1, pad.before + pad.after - span - 1 + stride, stride)
+    if pad.mode == "reflect":  # a step that has the first element also has those that are mirrored before it
+        first = -((pad.before + clock.delay + 1) // -clock.per_step)  # how many steps until they are there
+        delay = max(delay, first * n - 1)
     return Clock(n, 0, lengths).at_least(delay, step.frames_per_step)
 
 
@@ -207,6 +210,8 @@ def windowed(
 ) -> tuple[str, Frames]:
     """All elements of `x` that a block of `clock` reads, time axis included and batch first; and `x` as it was read."""
     n, d = x.clock.per_step, x.clock.delay
+    if pad.mode != "constant":
+        return _mirrored(step, x, clock, pad, span, stride, hint), x
     x = masked(step, x, pad.fill, left=pad.before > 0 and d > 0 and x.warm != pad.fill, right=pad.after > 0)
     count = clock.delay * stride + pad.before - d
     joined = history(step, x, max(0, count), np.array(pad.fill), hint)
@@ -217,17 +222,62 @@ def windowed(
     return joined, x
 
 
+def _mirrored(step: StepGraph, x: Frames, clock: Clock, pad: Padding, span: int, stride: int, hint: str) -> str:
+    """`windowed`, where the padding is made of the tensor's own elements: each is looked up by its index."""
+    n, d, size = x.clock.per_step, x.clock.delay, (clock.per_step - 1) * stride + span + 1
+    count = max(0, clock.delay * stride + pad.before - d) + (2 if pad.mode == "reflect" else 1) * pad.after
+    joined = history(step, x, count, np.array(0), hint)
+    at, rank = step_axis(x, x.time, full=True), len(step_shape(x, full=True))
+    order = [0, at, *(a for a in range(1, rank) if a != at)]
+    if order != sorted(order):
+        joined = step.emit("Transpose", [joined], f"{hint}.frames", perm=order)[0]
+    place = _place(step, x.clock, clock, pad, size, stride, count + n, d + count, hint)
+    found = step.emit("GatherND", [joined, place], f"{hint}.mirrored", batch_dims=1)[0]
+    if order != sorted(order):
+        found = step.emit("Transpose", [found], f"{hint}.window", perm=[order.index(a) for a in range(rank)])[0]
+    return found
+
+
+def _place(
+    step: StepGraph, own: Clock, clock: Clock, pad: Padding, size: int, stride: int, held: int, behind: int, hint: str
+) -> str:
+    """int64 (B, size, 1): where in the `held` elements, the first of which is `behind` the step's own, each of the window is found."""
+
+    def of(op: str, *given: str) -> str:
+        return step.emit(op, list(given), f"{hint}.place")[0]
+
+    zero, one = _number(step, 0), step.ints(1)
+    base = first_index(step, clock)
+    base = of("Mul", base, _number(step, stride)) if stride != 1 else base
+    offsets = step.constant(np.arange(size, dtype=np.int64) - pad.before, "offsets")
+    index = of("Add", of("Unsqueeze", base, one), offsets)
+    last = of("Sub", of("Unsqueeze", length(step, own), one), _number(step, 1))
+    if pad.mode == "reflect":
+        index = of("Abs", index)
+        index = of("Sub", last, of("Abs", of("Sub", last, index)))
+    else:
+        index = of("Max", of("Min", index, last), zero)
+    start = first_index(step, replace(own, delay=behind))
+    place = of("Sub", index, of("Unsqueeze", start, one))
+    place = of("Min", of("Max", place, zero), _number(step, held - 1))
+    return of("Unsqueeze", place, step.ints(2))
+
+
 def settled(step: StepGraph, x: Frames) -> Frames:
     """`x` with its padding in the step graph."""
     pad = x.padding
     if pad is None:
         return x
     source = batch_first(step, replace(x, padding=None))
-    clock = reach(step, source, pad.before, pad.after, 0, 1)
+    clock = reach(step, source, pad, 0, 1)
     name, read = windowed(step, source, clock, pad, 0, 1, f"{x.name}.padded")
     at = step_axis(source, source.time, full=True)
     name = without_time(step, name, at, clock.per_step, f"{x.name}.padded")
-    warm = pad.fill if pad.before >= 0 and (source.clock.delay <= 0 or read.warm == pad.fill) else None
+    warm = (
+        pad.fill
+        if pad.mode == "constant" and pad.before >= 0 and (source.clock.delay <= 0 or read.warm == pad.fill)
+        else None
+    )
     return like(step, replace(source, name=name, clock=clock, warm=warm), x)
 
 

@@ -26,11 +26,15 @@ Shapes = tuple[tuple[int, ...], ...]  # one for each world
 
 @dataclass(frozen=True, slots=True)
 class Padding:
-    """Elements of value `fill` that a reader is to see before and after the tensor's own; below zero, elements that it is not to see."""
+    """Elements of value `fill` that a reader is to see before and after the tensor's own; below zero, elements that it is not to see.
+
+    mode: as ONNX Pad has it; with "edge" they are the first and the last element, with "reflect" those next to them, mirrored.
+    """
 
     before: int
     after: int
     fill: float = 0.0
+    mode: str = "constant"
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,7 +129,7 @@ class StepSpec(Struct, frozen=True):
     lengths: how many outputs a stream of T frames has in all: stages (multiply, add, divide) that are applied in turn from
         L = T, L = max(0, (multiply * L + add) // divide). Empty: floor(T * M / K).
     valid_input: a graph input, int64 `(B,)`: how many of the step's K frames are real; the rest of a stream's steps,
-        after its end, push out the tail. Needed where delay > 0.
+        after its end, push out the tail. Needed where delay > 0 and a stream has as many outputs as frames.
     certificate: the parity certificate, a line for each backend.
     approximations: what the artifact is not exact in, by request; where there are some, the certificate is about the
         model as approximated.
@@ -382,7 +382,7 @@ def _check(where: str, spec: StepSpec, graph: onnx.GraphProto) -> None:
         twice = {n for n in names if names.count(n) > 1}
         if twice and source is given:
             raise ArtifactError(f"{where}: graph input '{min(twice)}' is named twice in the metadata")
-    if spec.delay and spec.valid_input is None:
+    if spec.delay and not spec.lengths and spec.valid_input is None:
         raise ArtifactError(
             f"{where}: delay is {spec.delay} but valid_input is not set; a delayed graph must know where its stream ends"
         )

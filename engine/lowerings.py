@@ -4,16 +4,32 @@ A lowering takes the program, the node, its input values (None where left out) a
 returns the output values. Inputs that are all constant never come here: they are folded.
 """
 
+from .convolutions import CONVOLUTIONS
 from .elementwise import ELEMENTWISE
 from .indexing import INDEXING
+from .masks import MASKS
 from .norms import NORMS
 from .products import PRODUCTS
 from .program import Lowering
 from .recurrent import gru, lstm, rnn
 from .reductions import REDUCTIONS
+from .resizing import RESIZING
 from .scans import SCANS
 from .shapes import SHAPES
 from .windows import WINDOWS
 
 RECURRENT: dict[str, Lowering] = {"LSTM": lstm, "GRU": gru, "RNN": rnn}
-TABLE = ELEMENTWISE | PRODUCTS | WINDOWS | REDUCTIONS | NORMS | SHAPES | INDEXING | SCANS | RECURRENT
+TABLE = (
+    ELEMENTWISE
+    | PRODUCTS
+    | WINDOWS
+    | CONVOLUTIONS
+    | RESIZING
+    | MASKS
+    | REDUCTIONS
+    | NORMS
+    | SHAPES
+    | INDEXING
+    | SCANS
+    | RECURRENT
+)

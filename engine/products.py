@@ -23,17 +23,21 @@ def product(program: Program, x: Value, weights: np.ndarray, bias: np.ndarray | 
     if x.shape[-1] != k or k == 0:
         raise Unsupported(f"a product over the batch axis, or of shapes {x.shape} and {weights.shape}")
     packed = program.parameter(pack(weights))
-    panels = packed.shape[0]
-    start = np.zeros(panels * PANEL, np.float32)
+    start = np.zeros(packed.shape[0] * PANEL, np.float32)
     if bias is not None:
         start[:n] = bias
-    first, places = program.parameter(start), x.size // k
+    return multiplied(program, x, packed, program.parameter(start), k, n)
+
+
+def multiplied(program: Program, x: Value, packed: Value, start: Value, k: int, n: int) -> Value:
+    """start + x (.., k) @ weights (k, n), which are packed in (.., panels, k, 32); start (.., panels * 32)."""
+    panels, places = packed.shape[-3], x.size // k
     z = program.scratch((*x.shape[:-1], n), items=places * panels * PANEL)
     if places == 1:
-        program.gemm(z, x, first, packed, k, panels)
+        program.gemm(z, x, start, packed, k, panels)
         return z
     program.say(f"for q in range({places}):")
-    program.gemm(z, x, first, packed, k, panels, shift=f"q * {4 * k}", z_shift=f"q * {4 * panels * PANEL}", indent=2)
+    program.gemm(z, x, start, packed, k, panels, shift=f"q * {4 * k}", z_shift=f"q * {4 * panels * PANEL}", indent=2)
     if n == panels * PANEL:
         return z
     out = program.scratch((*x.shape[:-1], n))

@@ -272,7 +272,7 @@ class Program:
         whole = [f"{x.offset}{x.moving} + {shift}", begin, f"{out.offset}{out.moving} + {z_shift}", f"{k}", f"{panels}"]
         a, s, z, k_, p = (f"np.int64({number})" for number in whole)  # numba would compile the product for each literal
         self.say(
-            f"gemm(n, {x.table}, {a}, {start.table}, {s}, {out.table}, {z}, get_int64(c) + {weights.offset}, {k_}, {p})",
+            f"gemm(n, {x.table}, {a}, {start.table}, {s}, {out.table}, {z}, get_int64(c) + {weights.offset}{weights.moving}, {k_}, {p})",
             indent=indent,
         )
 

@@ -105,6 +105,13 @@ def _store_some(builder: Any, address: Any, value: Any, count: Any) -> None:
     _call(builder, "llvm.masked.store.v16f32.p0v16f32", ir.VoidType(), value, pointer, _I32(4), mask)
 
 
+def _where_set(builder: Any, address: Any, x: Any, y: Any) -> Any:
+    """x where the sixteen bools at the address are set, y elsewhere."""
+    kind = ir.VectorType(ir.IntType(8), LANES)
+    bools = builder.load(_pointer(builder, address, kind), align=1)
+    return builder.select(builder.icmp_signed("!=", bools, ir.Constant(kind, [0] * LANES)), x, y)
+
+
 def _fold(combine: Callable[..., Any]) -> Callable[..., Any]:
     """Sixteen lanes to one: lane l with lane l + 8, then + 4, + 2, + 1."""
 
@@ -145,6 +152,7 @@ vround = _instruction(_V, lambda builder, a: _call(builder, "llvm.rint.v16f32", 
 where_less = _instruction(
     _V, lambda builder, a, b, x, y: builder.select(builder.fcmp_ordered("<", a, b), x, y), _V, _V, _V, _V
 )
+where_set = _instruction(_V, _where_set, _A, _V, _V)
 keep = _instruction(
     _V, lambda builder, v, count, rest: builder.select(_mask(builder, count), v, _splat(builder, rest)), _V, _A, _F
 )

@@ -1,4 +1,4 @@
-"""Convolutions and pooling over feature axes: each place's patch is copied together, then multiplied or reduced."""
+"""Windows that move over feature axes, and pooling: each place's patch is copied together, then reduced."""
 
 import math
 from collections.abc import Sequence
@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from .arguments import Attributes, Inputs, constant, floats, optional, text
+from .arguments import Attributes, Inputs, floats, text
 from .elementwise import pointwise
-from .products import product
-from .program import BATCH, Lowering, Program, Unsupported, Value, strides, view
+from .program import BATCH, Lowering, Program, Unsupported, Value, strides
 from .reductions import reduced
 from .shapes import padded
 
@@ -71,35 +70,16 @@ def _pads(
     return (small, large) if auto == "SAME_UPPER" else (large, small)
 
 
-def _spatial(inputs: Inputs) -> Value:
+def spatial(inputs: Inputs) -> Value:
+    """An input (B, channels, *sizes)."""
     x = floats(inputs)
     if x.shape[0] != BATCH or len(x.shape) < 3:
         raise Unsupported(f"a window over {x.shape}; expected the batch axis, channels, then spatial axes")
     return x
 
 
-def convolution(program: Program, node: Any, inputs: Inputs, attributes: Attributes) -> list[Value]:
-    x, w = _spatial(inputs), constant(inputs, 1, "weights")
-    maps, per_group = w.shape[:2]
-    bias = constant(inputs, 2, "biases") if optional(inputs, 2) else np.zeros(maps, np.float32)
-    window, groups = Window.of(x.shape[2:], w.shape[2:], attributes), attributes.get("group", 1)
-    x = padded(program, x, [0, 0, *window.before], [0, 0, *window.after], np.zeros((), np.float32))
-    window = Window(
-        window.kernel, window.strides, window.dilations, [0] * (w.ndim - 2), [0] * (w.ndim - 2), window.places
-    )
-    places, each = math.prod(window.places), maps // groups
-    out = program.scratch((BATCH, maps, *window.places))
-    for g in range(groups):
-        patches = window.patches(program, x, g * per_group, per_group, 0)
-        weights = w[g * each : (g + 1) * each].reshape(each, -1).T
-        flat = view(patches, (BATCH, places, weights.shape[0]))
-        z = product(program, flat, np.ascontiguousarray(weights), bias[g * each : (g + 1) * each])
-        program.strided(out, z, [each, places], [places, 1], [1, each], (g * each * places, 0))
-    return [out]
-
-
 def pooling(program: Program, node: Any, inputs: Inputs, attributes: Attributes) -> list[Value]:
-    x, kind = _spatial(inputs), node.op_type
+    x, kind = spatial(inputs), node.op_type
     if len([o for o in node.output if o]) > 1:
         raise Unsupported("the places of the largest")
     window = Window.of(x.shape[2:], attributes["kernel_shape"], attributes)
@@ -129,7 +109,6 @@ def _counts(window: Window, sizes: Sequence[int], attributes: Attributes) -> np.
 
 
 WINDOWS: dict[str, Lowering] = {
-    "Conv": convolution,
     "MaxPool": pooling,
     "AveragePool": pooling,
 }

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from onnx import helper
 
+from .naive_blocks import BLOCKS
 from .naive_recurrent import RECURRENT
 from .naive_wide import WIDE, log_sum_exp
 
@@ -156,6 +157,7 @@ def conv(x, w, b=None, auto_pad="NOTSET", dilations=None, group=1, kernel_shape=
 OPS: dict[str, Callable[..., Any]] = {
     **RECURRENT,
     **WIDE,
+    **BLOCKS,
     "Gemm": gemm,
     "MatMul": np.matmul,
     "Add": lambda a, b: a + b,

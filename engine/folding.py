@@ -72,6 +72,9 @@ class Constants:
         given = {n: self.arrays[n] for n in node.input if n}
         if self.symbolic & set(given):
             self._check_moving(node, given)
+        if node.op_type == "DequantizeLinear":  # the reference evaluator has it for some operator sets alone
+            self._keep(node.output[0], dequantized(node, list(given.values())))
+            return
         function = helper.make_function("fold", "fold", list(given), [n for n in node.output if n], [node], self.opsets)
         try:
             results = ReferenceEvaluator(function).run(None, given, attributes={})
@@ -93,6 +96,17 @@ class Constants:
         for place, name in enumerate(node.input):
             if name in self.symbolic and (node.op_type, place) not in _SHAPE_INPUTS:
                 raise Unsupported("a number that is the batch size")
+
+
+def dequantized(node: Any, inputs: list[np.ndarray]) -> np.ndarray:
+    """(x - zero point) * scale, the scale for the whole tensor or for each place of an axis, in the scale's dtype."""
+    numbers = {a.name: a.i for a in node.attribute}
+    if numbers.get("block_size"):
+        raise Unsupported("scales of blocks of an axis; one scale for each place of it")
+    x, scale, *zero = inputs
+    others = tuple(i for i in range(x.ndim) if i != numbers.get("axis", 1) % x.ndim) if scale.ndim else ()
+    wide = x.astype(np.int32) - (np.expand_dims(zero[0], others).astype(np.int32) if zero else 0)
+    return wide.astype(scale.dtype) * np.expand_dims(scale, others)
 
 
 def _constant(attributes: dict[str, Any]) -> np.ndarray:

@@ -41,6 +41,9 @@ def open_session(
     """A session of the model. Raises BackendError, also where the first provider is not the one that runs it."""
     chosen, options = named(providers), ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, _QUIET
+    options.add_session_config_entry(
+        "session.disable_quant_qdq", "1"
+    )  # small weights become float32 at load, not at every step
     try:
         session = ort.InferenceSession(model.SerializeToString(), options, providers=chosen)
     except Exception as error:  # onnxruntime's own errors share no public base

@@ -1,9 +1,9 @@
 """torch modules -> step artifacts. Importing this loads no torch; `export` does when it is called."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..engine.errors import ExportError
 
@@ -27,6 +27,8 @@ def export(
     frames_per_step: int = 1,
     sample_rate_hz: float | None = None,
     labels: Sequence[str] | None = None,
+    quantize: Literal["int8", "float16"] | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> "ExportReport":
     """Writes the step artifact of a torch module that maps whole sequences to whole sequences, and reports on it.
 
@@ -35,6 +37,9 @@ def export(
         and the batch at axis 0 (at axis 1 where `time_axis` is 0); sizes of both are free.
     lookahead, frames_per_step: this version supports 0 and 1.
     sample_rate_hz, labels: kept in the artifact; labels name the features of an output.
+    quantize: store the weights small: "int8" with a scale for each output channel, or "float16". Both backends compute with the same
+        numbers, in float32; how far the outputs are from the module's is measured, and kept in the artifact.
+    progress: is told what is being done, in a few words.
 
     The step graph is compared with the module on random sequences, and the errors go into the artifact. Raises
     ExportError, and leaves no file, where the module cannot be stepped exactly or the comparison fails.
@@ -57,6 +62,8 @@ def export(
         frames_per_step=frames_per_step,
         sample_rate_hz=sample_rate_hz,
         labels=labels,
+        quantize=quantize,
+        progress=progress,
     )
 
 

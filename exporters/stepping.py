@@ -1,6 +1,4 @@
-"""Whole sequences through a step artifact: as plainly as can be, and through the engine as it is used."""
-
-from typing import Any, cast
+"""Whole sequences through a step artifact, as plainly as can be."""
 
 import numpy as np
 import onnxruntime
@@ -63,34 +61,3 @@ def _ready(blocks: list[np.ndarray], tensor: TensorSpec, hidden: int, total: int
     """A stream's outputs, without those that answer to no frame."""
     none = np.zeros((0, *tensor.shape), tensor.dtype)
     return np.concatenate([none, *blocks])[hidden : hidden + total]
-
-
-def stepped_by_engine(artifact: Artifact, sequences: list[Sequence], backend: str) -> Outputs:
-    """All sequences as concurrent streams of an engine, cut into chunks of random lengths. Raises BackendError."""
-    from ..engine import Engine
-
-    engine = Engine(artifact, backend=backend, max_streams=len(sequences))
-    rng = np.random.default_rng(0)
-    lengths = [len(next(iter(s.values()))) for s in sequences]
-    done = [0] * len(sequences)
-    names = [o.name for o in artifact.spec.outputs]
-    given: list[dict[str, list[np.ndarray]]] = [{name: [] for name in names} for _ in sequences]
-    while any(at < n for at, n in zip(done, lengths, strict=True)):
-        chunks = {}
-        for row, sequence in enumerate(sequences):
-            size = min(int(rng.integers(0, 9)), lengths[row] - done[row])
-            if size:
-                cut = {name: array[done[row] : done[row] + size] for name, array in sequence.items()}
-                chunks[row] = cut if len(cut) > 1 else next(iter(cut.values()))
-                done[row] += size
-        for row, outputs in cast(dict[int, Any], engine.push_many(chunks)).items():
-            for name in names:
-                given[row][name].append(outputs[name] if len(names) > 1 else outputs)
-    for row, length in enumerate(lengths):
-        if not length:
-            continue
-        tail = engine.close(row)
-        for name in names:
-            given[row][name].append(tail[name] if len(names) > 1 else tail)
-    blank = {o.name: np.zeros((0, *o.shape), o.dtype) for o in artifact.spec.outputs}
-    return [{name: np.concatenate([blank[name], *parts]) for name, parts in one.items()} for one in given]

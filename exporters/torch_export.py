@@ -3,6 +3,7 @@
 import hashlib
 import os
 import time
+from collections.abc import Callable
 from collections.abc import Sequence as Several
 from importlib.metadata import version
 from pathlib import Path
@@ -14,18 +15,18 @@ import onnxruntime
 import torch
 from torch import nn
 
-from ..engine.artifact import Artifact, Origin, StepSpec, make_artifact, write_artifact
-from ..engine.errors import ArtifactError, ExportError
+from ..engine.artifact import Artifact, Origin, StepSpec, write_artifact
+from ..engine.errors import ExportError
 from .calling import Call
+from .certifying import BACKENDS, Truth, certified, made
 from .nn import OverTime
-from .parity import SEEDS, Comparison, compare, lengths_for
+from .parity import SEEDS, lengths_for
+from .quantizing import Kind
 from .report import ExportReport
 from .sequences import Draw, Sequence, draws, random_sequences
 from .step_pass import Step, to_step
 from .stepping import Outputs
 from .torch_graph import evaluation, whole_sequence
-
-BACKENDS = ("ort", "engine:numba")  # what the certificate is about, see `parity.compare`
 
 
 def export(
@@ -38,6 +39,8 @@ def export(
     frames_per_step: int,
     sample_rate_hz: float | None,
     labels: Several[str] | None,
+    quantize: Kind | None,
+    progress: Callable[[str], None] | None,
 ) -> ExportReport:
     """The report of the artifact that it wrote; see `undertow.export`."""
     began = time.monotonic()
@@ -45,8 +48,11 @@ def export(
     _check(module, path, time_axis, lookahead, frames_per_step)
     origin = _origin(module)
     call = Call(OverTime(module) if isinstance(module, nn.RNNCellBase) else module, example, time_axis)
+    say = progress or (lambda _: None)
     with evaluation(module):
+        say("tracing the module")
         whole = whole_sequence(call)
+        say("the step graph")
         step = to_step(
             whole,
             _feed(call),
@@ -59,13 +65,12 @@ def export(
             step.spec, origin=origin, sample_rate_hz=sample_rate_hz, labels=None if labels is None else tuple(labels)
         )
         _check_labels(spec)
-        try:
-            artifact = make_artifact(step.model, spec, path)
-        except ArtifactError as error:
-            raise ExportError(f"the step graph is not a valid artifact: {error}") from error
-        lines = _certified(artifact, step, call)
-    spec = msgspec.structs.replace(spec, certificate=tuple(line.as_parity() for line in lines))
-    write_artifact(path, step.model, spec)
+        artifact = made(step.model, spec, path)
+        say("what the module gives for random sequences")
+        truth = _truth(artifact, step, call)
+    artifact = certified(artifact, truth, quantize=quantize, backends=BACKENDS, progress=progress)
+    spec = artifact.spec
+    write_artifact(path, artifact.model, spec)
     return ExportReport(
         path, spec, spec.certificate, _notes(step, frames_per_step), path.stat().st_size, time.monotonic() - began
     )
@@ -103,23 +108,15 @@ def _check_labels(spec: StepSpec) -> None:
         )
 
 
-def _certified(artifact: Artifact, step: Step, call: Call) -> list[Comparison]:
-    """The certificate's lines. Raises ExportError where one is above its tolerance."""
+def _truth(artifact: Artifact, step: Step, call: Call) -> Truth:
+    """What the module gives for random sequences of several lengths."""
     examples = {name: t.detach().cpu().numpy() for name, t in zip(call.input_names, call.example, strict=True)}
     ways = draws(artifact.spec, artifact.model, examples)
     sequences, expected = [], []
     for length in lengths_for(artifact.spec):
         found = _of_length(length, artifact, step, call, ways)
         sequences, expected = sequences + found[0], expected + found[1]
-    found = compare(artifact, sequences, expected, f"torch {torch.__version__}", BACKENDS)
-    lines = [line for line in found if not line.problem]
-    for line in lines:
-        if not line.ok:
-            raise ExportError(
-                f"the step graph is not the module: {line}; nothing was written. If the module is deterministic, and its outputs for a "
-                "stream do not depend on other streams or on earlier calls, please report this with the module"
-            )
-    return lines
+    return Truth(f"torch {torch.__version__}", sequences, expected)
 
 
 def _of_length(

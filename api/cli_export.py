@@ -1,12 +1,14 @@
 """`undertow export` and `undertow verify`."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 import msgspec
 
 from .engine.errors import ExportError
+from .export_table import print_report
+from .telling import telling
 
 DTYPES = ("float32", "float64", "float16", "int64", "int32", "bool")
 
@@ -49,6 +51,10 @@ class Numbers(click.ParamType):
     "--sample-rate", type=click.FloatRange(min=0, min_open=True), help="Frames a second, kept in the artifact."
 )
 @click.option("--labels", help="Names of the output's features, between commas.")
+@click.option(
+    "--quantize", type=click.Choice(("int8", "float16")), help="Store the weights small; the report has what it costs."
+)
+@click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def export_command(
     source: str,
@@ -59,6 +65,8 @@ def export_command(
     time_axis: int,
     sample_rate: float | None,
     labels: str | None,
+    quantize: Literal["int8", "float16"] | None,
+    quiet: bool,
     as_json: bool,
 ) -> None:
     """Export a torch module to a step artifact.
@@ -80,19 +88,42 @@ def export_command(
         load_weights(module, checkpoint)
     example = zeros(example_shape, dtype)
     names = None if labels is None else [label.strip() for label in labels.split(",")]
-    report = export(module, example, output, time_axis=time_axis, sample_rate_hz=sample_rate, labels=names)
-    click.echo(_json(report) if as_json else str(report))
+    with telling(quiet) as progress:
+        report = export(
+            module,
+            example,
+            output,
+            time_axis=time_axis,
+            sample_rate_hz=sample_rate,
+            labels=names,
+            quantize=quantize,
+            progress=progress,
+        )
+    if as_json:
+        click.echo(_json(report))
+    else:
+        print_report(report)
 
 
 @click.command("verify")
 @click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "--sequence",
+    "files",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    help="A real sequence besides the random ones: .npy (T, *frame), or .npz by input. May be given several times.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.pass_context
-def verify_command(ctx: click.Context, model: Path, as_json: bool) -> None:
+def verify_command(ctx: click.Context, model: Path, files: tuple[Path, ...], quiet: bool, as_json: bool) -> None:
     """Check on this machine that every backend does what the artifact MODEL says. Exit 1 where one does not."""
     from .exporters import verify
+    from .exporters.real_sequences import load_sequence
 
-    report = verify(model)
+    with telling(quiet) as progress:
+        report = verify(model, [load_sequence(file) for file in files], progress=progress)
     click.echo(_json(report, ok=report.ok) if as_json else str(report))
     if not report.ok:
         ctx.exit(1)

@@ -19,11 +19,12 @@ BACKENDS = ("ort", "engine:numba")  # what a certificate is about, see `parity.c
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What the whole model gives, name says which program of it; outputs, for each of the sequences."""
+    """What the whole model gives. name: of the program that gave it; noun: what the user calls the model."""
 
     name: str
     sequences: list[Sequence]
     outputs: Outputs
+    noun: str = "module"
 
 
 def made(model: onnx.ModelProto, spec: StepSpec, path: Path | None) -> Artifact:
@@ -54,7 +55,7 @@ def certified(
     small = _approximate(artifact, small, truth, quantize)
     plain = replace(small, model=dequantized(small.model))
     expected = stepped_alone(plain, truth.sequences)
-    same = Truth(f"the step graph with {quantize} weights made float32", truth.sequences, expected)
+    same = Truth(f"{quantize} weights as float32", truth.sequences, expected, truth.noun)
     return _with_lines(small, _agreeing(small, same, backends, progress))
 
 
@@ -74,8 +75,8 @@ def _agreeing(
     for line in found:
         if not line.problem and not line.ok:
             raise ExportError(
-                f"the step graph is not the module: {line}; nothing was written. If the module is deterministic, and its outputs for a "
-                "stream do not depend on other streams or on earlier calls, please report this with the module"
+                f"the step graph is not the {truth.noun}: {line}; nothing was written. If the {truth.noun} is deterministic, and its outputs "
+                f"for a stream do not depend on other streams or on earlier calls, please report this with the {truth.noun}"
             )
     return [line for line in found if not line.problem]
 

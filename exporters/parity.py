@@ -82,7 +82,7 @@ def compare(
 ) -> list[Comparison]:
     """Each backend beside what was expected. `ort`: all sequences as one batch; others: through the engine, in every cut."""
     if progress:
-        progress("what rounding explains")
+        progress("what rounding alone does to the outputs")
     together = stepped_together(artifact, sequences)
     allowed = tolerances(artifact, sequences, together, expected)
     scale, lengths = scales(expected), lengths_of(sequences)

@@ -20,7 +20,7 @@ def real_sequences(spec: StepSpec, given: Iterable[Any]) -> list[Sequence]:
     return [_sequence(spec, f"sequence {place}", one) for place, one in enumerate(given)]
 
 
-def load_sequence(spec: StepSpec, path: Path) -> Any:
+def load_sequence(path: Path) -> Any:
     """The arrays of a .npy or, by input, of a .npz file; no code in it is run. Raises FrameError."""
     try:
         found = np.load(path, allow_pickle=False)

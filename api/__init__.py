@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from .engine.errors import StreamError as StreamError
     from .engine.errors import UndertowError as UndertowError
     from .engine.errors import UnknownStreamError as UnknownStreamError
+    from .exporters import adopt as adopt
+    from .exporters import convert as convert
     from .exporters import export as export
     from .exporters import verify as verify
 
@@ -61,7 +63,7 @@ _HOMES = {
         "UndertowError",
         "UnknownStreamError",
     ),
-    ".exporters": ("export", "verify"),
+    ".exporters": ("adopt", "convert", "export", "verify"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -128,6 +128,7 @@ class StepSpec(Struct, frozen=True):
         L = T, L = max(0, (multiply * L + add) // divide). Empty: floor(T * M / K).
     valid_input: a graph input, int64 `(B,)`: how many of the step's K frames are real; the rest of a stream's steps,
         after its end, push out the tail. Needed where delay > 0 and a stream has as many outputs as frames.
+    batchable: false where the graph takes one stream at a time: its batch axes have the size 1.
     certificate: the parity certificate, a line for each backend.
     approximations: what the artifact is not exact in, by request; where there are some, the certificate is about the
         model as approximated.
@@ -142,6 +143,7 @@ class StepSpec(Struct, frozen=True):
     outputs_per_step: Count = 1
     lengths: tuple[Stage, ...] = ()
     valid_input: Name | None = None
+    batchable: bool = True
     sample_rate_hz: Annotated[float, msgspec.Meta(gt=0)] | None = None
     labels: tuple[str, ...] | None = None
     origin: Origin | None = None
@@ -361,7 +363,7 @@ def _check(where: str, spec: StepSpec, graph: onnx.GraphProto) -> None:
     for tensor in graph.initializer:
         _check_weight(Path(where), tensor)
     for field, name, shape, dtype, where_from in wanted:
-        _check_tensor(f"{where}: {field}", name, shape, dtype, where_from)
+        _check_tensor(f"{where}: {field}", name, shape, dtype, where_from, spec.batchable)
     for i, s in enumerate(spec.states):
         if not isinstance(s.initial, bytes) and not _holds(s.dtype, s.initial):
             raise ArtifactError(f"{where}: states[{i}].initial: {s.initial!r} is not a finite {s.dtype}")
@@ -396,7 +398,12 @@ def _holds(dtype: str, number: float) -> bool:
 
 
 def _check_tensor(
-    field: str, name: str, shape: tuple[int, ...], dtype: str, found: dict[str, onnx.ValueInfoProto]
+    field: str,
+    name: str,
+    shape: tuple[int, ...],
+    dtype: str,
+    found: dict[str, onnx.ValueInfoProto],
+    batchable: bool,
 ) -> None:
     if name not in found:
         raise ArtifactError(f"{field}: the graph has no '{name}'; it has {sorted(found)}")
@@ -409,9 +416,12 @@ def _check_tensor(
     if got != dtype:
         raise ArtifactError(f"{field}: '{name}' is {got} in the graph, {dtype} in the metadata")
     dims = [d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in kind.shape.dim]
-    if not kind.HasField("shape") or not dims or dims[1:] != list(shape) or isinstance(dims[0], int):
+    fits = bool(dims) and (isinstance(dims[0], str) if batchable else dims[0] == 1)
+    if not kind.HasField("shape") or dims[1:] != list(shape) or not fits:
+        batch = "'B'" if batchable else "1"
+        axis = "with a symbolic batch axis" if batchable else "since it takes one stream at a time"
         raise ArtifactError(
-            f"{field}: '{name}' has shape {dims} in the graph, expected ['B', {', '.join(map(str, shape))}] with a symbolic batch axis"
+            f"{field}: '{name}' has shape {dims} in the graph, expected [{', '.join(map(str, (batch, *shape)))}] {axis}"
         )
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size > MAX_TENSOR_BYTES:

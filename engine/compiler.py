@@ -30,6 +30,8 @@ def generate(artifact: Artifact) -> Source:
 
     Integer states may be an index: a first walk finds what their next values lie between, whatever they are themselves.
     """
+    if not artifact.spec.batchable:
+        raise Unsupported("a graph that takes one stream at a time")
     bounds: dict[str, tuple[int, int]] = {}
     if any(s.dtype in ("int64", "int32") for s in artifact.spec.states):
         bounds = Walk(artifact, Program(probing=True), {}).bounds()

@@ -23,7 +23,8 @@ class OrtBackend:
     ):
         self.session = open_session(artifact.model, artifact.name, threads, providers)
         self.limits = index_limits(artifact)
-        self._name, self._spec, self._arena, self._max_batch = artifact.name, artifact.spec, arena, max_batch
+        self._name, self._spec, self._arena = artifact.name, artifact.spec, arena
+        self._max_batch = max_batch if self._spec.batchable else 1
         self._states = {s.name: arena.column(s.name) for s in self._spec.states}
 
     def run(

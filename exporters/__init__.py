@@ -1,7 +1,7 @@
-"""torch modules -> step artifacts. Importing this loads no torch; `export` does when it is called."""
+"""torch modules and ONNX graphs -> step artifacts. Importing this loads no torch; `export` does when it is called."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .verifying import VerifyReport as VerifyReport
     from .verifying import verify as verify
 
-__all__ = ["ExportReport", "VerifyReport", "export", "verify"]
+__all__ = ["ExportReport", "VerifyReport", "adopt", "convert", "export", "verify"]
 
 _HOME = {"ExportReport": ".report", "VerifyReport": ".verifying", "verify": ".verifying"}
 
@@ -64,6 +64,76 @@ def export(
         labels=labels,
         quantize=quantize,
         progress=progress,
+    )
+
+
+def adopt(
+    source: "str | os.PathLike[str] | Sequence[str | os.PathLike[str]]",
+    path: str | os.PathLike[str],
+    *,
+    states: Mapping[str, str] | None = None,
+    constants: Mapping[str, Any] | None = None,
+    overlap: Mapping[str, int] | None = None,
+    initial: Mapping[str, Any] | None = None,
+    links: Mapping[str, str] | None = None,
+    inputs: Sequence[str] | None = None,
+    outputs: Sequence[str] | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    batch_axes: Mapping[str, int] | None = None,
+    time_axis: int | None = None,
+    frames_per_step: int = 1,
+    outputs_per_step: int = 1,
+    reference: str | os.PathLike[str] | None = None,
+    reference_time_axis: int = 1,
+    sample_rate_hz: float | None = None,
+    labels: Sequence[str] | None = None,
+) -> "ExportReport":
+    """Writes the step artifact of an ONNX graph that is a step already, and reports on it.
+
+    source: the graph, or several in a chain: outputs of earlier ones go to inputs of later ones. Where two share a name, that of
+        the later is `stem.name`, stem being its file's.
+    states: inputs to the outputs that are their next values. Pairs whose names and shapes tell may be left out.
+    constants: values of inputs that never change. A choice that they decide is made, and the branch not taken left out.
+    overlap: how many elements of earlier steps the graph reads again at the front of an input; the engine keeps them, first zeros.
+    initial: what states are before the first frame, a number or an array of one stream's; zeros where not said.
+    links: an earlier graph's output to a later graph's input; those that names or shapes tell may be left out.
+    inputs, outputs: the inputs that are frames, the outputs that a step gives, where names leave that open.
+    shapes: of one frame, or of one stream's state, where the graph leaves axes of no fixed size.
+    batch_axes: of inputs and states, where it is not seen: axis 0 of frames, the axis of free size or size 1 of states.
+    time_axis: where frames have an axis of time. Of size 1 it is no part of the frame. It is the last where frames_per_step > 1.
+    frames_per_step, outputs_per_step: how many elements along that axis a step takes and gives, such as 512 samples and 1.
+    reference, reference_time_axis: a whole-sequence ONNX model of the same names, which the steps are compared with too.
+    sample_rate_hz, labels: kept in the artifact.
+
+    The artifact is compared, on every backend, with ONNX Runtime running the graphs as they are in a loop over one stream's random
+    frames. A batch fixed at 1 is freed where three streams show that none sees another; else the streams are run one by one, and
+    a note says why. Raises ExportError, and leaves no file, where roles are not clear, a step graph cannot be right, or it differs.
+    """
+    from .adopting import adopt as adopt_graph
+    from .placing import Axes
+    from .roles import Wishes
+
+    fixed = constants or {}
+    wishes = Wishes(
+        states or {},
+        links or {},
+        frozenset(fixed),
+        None if inputs is None else tuple(inputs),
+        None if outputs is None else tuple(outputs),
+    )
+    sizes = {name: tuple(shape) for name, shape in (shapes or {}).items()}
+    axes = Axes(batch_axes or {}, sizes, overlap or {}, frames_per_step, outputs_per_step, time_axis)
+    return adopt_graph(
+        source,
+        path,
+        wishes=wishes,
+        axes=axes,
+        constants=fixed,
+        initial=initial or {},
+        reference=reference,
+        reference_time_axis=reference_time_axis,
+        sample_rate_hz=sample_rate_hz,
+        labels=labels,
     )
 
 

@@ -9,6 +9,8 @@ from .engine.errors import ConfigError, UndertowError
 
 _COMMANDS = {
     "export": ("cli_export:export_command", "Turn a trained torch module into a step artifact."),
+    "convert": ("cli_adopt:convert_command", "Turn a whole-sequence ONNX model into a step artifact."),
+    "adopt": ("cli_adopt:adopt_command", "Turn an ONNX graph that is a step already into a step artifact."),
     "verify": ("cli_export:verify_command", "Re-run an artifact's certificate on this machine."),
     "run": ("cli_run:run_command", "Run a pipeline file; a run that was ended, however, goes on where it was."),
     "inspect": ("cli_inspect:inspect_command", "Print what an artifact is: inputs, outputs, states, delay, backends."),

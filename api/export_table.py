@@ -40,7 +40,9 @@ def _errors(report: "ExportReport") -> "Table":
     for line in report.parity:
         for name, error in line.max_abs_error.items():
             allowed = f"{line.tolerance[name]:.1e}"
-            table.add_row(line.backend, name, f"{error:.1e}", f"{line.max_rel_error[name]:.1e}", allowed, _against(line))
+            table.add_row(
+                line.backend, name, f"{error:.1e}", f"{line.max_rel_error[name]:.1e}", allowed, _against(line)
+            )
     for asked in report.spec.approximations:
         for name, error in asked.max_abs_error.items():
             relative, what = f"{asked.max_rel_error[name]:.1e}", f"{asked.kind} {asked.parameter}"
@@ -66,5 +68,9 @@ def _table(title: str, *columns: str) -> "Table":
 
     table = Table(title=title, title_justify="left")
     for column in columns:
-        table.add_column(column, overflow="fold", justify="right" if column in ("bytes", "absolute", "of its scale", "allowed") else "left")
+        table.add_column(
+            column,
+            overflow="fold",
+            justify="right" if column in ("bytes", "absolute", "of its scale", "allowed") else "left",
+        )
     return table

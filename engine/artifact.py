@@ -33,7 +33,9 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
 Dim = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
 Shape = Annotated[tuple[Dim, ...], msgspec.Meta(max_length=16)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=2**20)]
-Stage = tuple[Count, Annotated[int, msgspec.Meta(ge=-(2**40), le=2**40)], Count]  # L becomes max(0, (multiply * L + add) // divide)
+Stage = tuple[
+    Count, Annotated[int, msgspec.Meta(ge=-(2**40), le=2**40)], Count
+]  # L becomes max(0, (multiply * L + add) // divide)
 
 
 def length_of(stages: tuple[Stage, ...], frames: int) -> int:

@@ -67,6 +67,48 @@ def export(
     )
 
 
+def convert(
+    source: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    *,
+    time_axis: int = 1,
+    batch_axis: int | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    frames_per_step: int = 1,
+    sample_rate_hz: float | None = None,
+    labels: Sequence[str] | None = None,
+    quantize: Literal["int8", "float16"] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> "ExportReport":
+    """Writes the step artifact of a whole-sequence ONNX model, from any framework, and reports on it.
+
+    source: the model, its external data beside it. All of its inputs have the batch at `batch_axis` (axis 0, or 1 where time is 0),
+        of free size or 1, and `time_axis`, of free size.
+    shapes: of one frame, by input, where the graph leaves other axes of no fixed size.
+    frames_per_step: how many frames a step takes; a multiple of it where the model gives fewer outputs than it gets frames.
+    sample_rate_hz, labels: kept in the artifact; labels name the features of an output.
+    quantize, progress: as for `export`.
+
+    The steps are compared with ONNX Runtime on whole random sequences, and the errors go into the artifact. Raises ExportError, and
+    leaves no file, where the model cannot be stepped exactly or the comparison fails.
+    """
+    from .converting import convert as convert_graph
+
+    sizes = {name: tuple(shape) for name, shape in (shapes or {}).items()}
+    return convert_graph(
+        source,
+        path,
+        time_axis=time_axis,
+        batch_axis=batch_axis,
+        shapes=sizes,
+        frames_per_step=frames_per_step,
+        sample_rate_hz=sample_rate_hz,
+        labels=labels,
+        quantize=quantize,
+        progress=progress,
+    )
+
+
 def adopt(
     source: "str | os.PathLike[str] | Sequence[str | os.PathLike[str]]",
     path: str | os.PathLike[str],

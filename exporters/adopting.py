@@ -15,14 +15,15 @@ import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
 
-from ..engine.artifact import Artifact, Origin, StepSpec, make_artifact, write_artifact
+from ..engine.artifact import Artifact, Origin, make_artifact, write_artifact
 from ..engine.errors import ArtifactError, ExportError
 from .batching import Batched, batched, draw
 from .boundary import bounded, output_places
+from .finishing import check_labels
 from .hand_loop import Loop
-from .joining import Part, Port, joined, opset, read_parts, at_opset
+from .joining import Part, Port, at_opset, joined, opset, read_parts
 from .layer_checks import check_changes, check_directions
-from .parity import LENGTHS, SEEDS, Comparison, compare
+from .parity import SEEDS, Comparison, compare, lengths_for
 from .placing import Axes, Place, frame_place, state_places
 from .report import ExportReport
 from .roles import Roles, Wishes, roles_of
@@ -53,7 +54,9 @@ def adopt(
     if not path.parent.is_dir():
         raise ExportError(f"{path}: the folder does not exist; make it first")
     sources = [source] if isinstance(source, (str, os.PathLike)) else list(source)
-    parts = tuple(replace(p, model=at_opset(p.model, OLDEST_OPSET, p.path)) for p in read_parts([Path(s) for s in sources]))
+    parts = tuple(
+        replace(p, model=at_opset(p.model, OLDEST_OPSET, p.path)) for p in read_parts([Path(s) for s in sources])
+    )
     roles = roles_of(parts, wishes)
     ports = {name: port for part in parts for name, port in part.inputs.items()}
     _check_options(roles, axes, initial)
@@ -72,6 +75,7 @@ def adopt(
     spec = msgspec.structs.replace(
         spec, origin=_origin(parts), sample_rate_hz=sample_rate_hz, labels=None if labels is None else tuple(labels)
     )
+    check_labels(spec)
     try:
         artifact = make_artifact(step, spec, path)
     except ArtifactError as error:
@@ -108,7 +112,9 @@ def _constant(port: Port, value: Any) -> np.ndarray:
     if array.dtype.kind not in "biuf":
         raise ExportError(f"constants: '{port.name}' is {value!r}, expected a number or an array of numbers")
     shape = tuple(d if isinstance(d, int) else 1 for d in port.dims)
-    if array.ndim == len(port.dims) and all(isinstance(d, str) or d == s for d, s in zip(port.dims, array.shape, strict=True)):
+    if array.ndim == len(port.dims) and all(
+        isinstance(d, str) or d == s for d, s in zip(port.dims, array.shape, strict=True)
+    ):
         return array.astype(port.dtype)
     if array.size != 1:
         raise ExportError(f"constants: '{port.name}' has shape {list(array.shape)}, the graph takes {port.text}")
@@ -193,10 +199,12 @@ def _loop(
     return Loop(parts, roles, axes, frames, results, initial, constants)
 
 
-def _certified(artifact: Artifact, loop: Loop, reference: str | os.PathLike[str] | None, time_axis: int) -> list[Comparison]:
+def _certified(
+    artifact: Artifact, loop: Loop, reference: str | os.PathLike[str] | None, time_axis: int
+) -> list[Comparison]:
     """The certificate's lines. Raises ExportError where one is above its tolerance."""
     spec = artifact.spec
-    sequences = random_sequences(draws(spec, artifact.model, {}), _lengths(spec), SEEDS)
+    sequences = random_sequences(draws(spec, artifact.model, {}), lengths_for(spec), SEEDS)
     files = ", ".join(part.path.name for part in loop.parts)
     runtime = f"ONNX Runtime {onnxruntime.__version__}"
     references: list[tuple[str, Outputs]] = [(f"{runtime}, {files} in a loop, one stream", loop.run(spec, sequences))]
@@ -206,20 +214,18 @@ def _certified(artifact: Artifact, loop: Loop, reference: str | os.PathLike[str]
     lines = [line for name, expected in references for line in compare(artifact, sequences, expected, name, BACKENDS)]
     for line in lines:
         if not line.problem and not line.ok:
-            raise ExportError(f"the step differs from its reference: {line}; nothing was written. Are the states paired rightly?")
+            raise ExportError(
+                f"the step differs from its reference: {line}; nothing was written. Are the states paired rightly?"
+            )
     if all(line.problem for line in lines):
         raise ExportError(f"no backend runs the step: {lines[0]}")
     return lines
 
 
-def _lengths(spec: StepSpec) -> tuple[int, ...]:
-    """In frames: a few steps and, where a step is several frames, a part of one."""
-    k = spec.frames_per_step
-    return LENGTHS if k == 1 else tuple(n * k + k // 3 for n in (1, 2, 7, 20))
-
-
 def _notes(graph: Batched, lines: Sequence[Comparison]) -> list[str]:
-    notes = [f"{line.backend.removeprefix('engine:')} does not run it: {line.problem}" for line in lines if line.problem]
+    notes = [
+        f"{line.backend.removeprefix('engine:')} does not run it: {line.problem}" for line in lines if line.problem
+    ]
     if graph.reason:
         notes.insert(0, f"the graph takes one stream at a time, so streams are run one by one: {graph.reason}")
     return list(dict.fromkeys(notes))

@@ -36,7 +36,9 @@ class _Fixed(Exception):
     """The graph takes one stream at a time; says why."""
 
 
-def batched(model: onnx.ModelProto, frames: Sequence[Place], states: Sequence[Sequence[Place]], results: Sequence[str]) -> Batched:
+def batched(
+    model: onnx.ModelProto, frames: Sequence[Place], states: Sequence[Sequence[Place]], results: Sequence[str]
+) -> Batched:
     """The graph for any number of streams where it can be, for each place that the states' batch axes may have; else for one."""
     reason = ""
     if loose := [p.name for p in frames if p.batch is None] + [s[0].name for s in states if s[0].batch is None]:
@@ -119,7 +121,9 @@ def _chosen(model: onnx.ModelProto, alone: Sequence[Feed], together: Feed) -> on
     return choose_branches(model, known)
 
 
-def _free_reshapes(model: onnx.ModelProto, places: Sequence[Place], alone: Sequence[Feed], together: Feed) -> onnx.ModelProto:
+def _free_reshapes(
+    model: onnx.ModelProto, places: Sequence[Place], alone: Sequence[Feed], together: Feed
+) -> onnx.ModelProto:
     """Reshapes to constant sizes that hold a batch of 1 take any batch: which size it is shows in what three streams give."""
     for node, shape in list(_reshapes(model)):
         source, target = node.input[0], node.output[0]
@@ -137,7 +141,9 @@ def _free_reshapes(model: onnx.ModelProto, places: Sequence[Place], alone: Seque
 
 def _reshapes(model: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, np.ndarray]]:
     constants = {t.name: t for t in model.graph.initializer}
-    constants |= {n.output[0]: a.t for n in model.graph.node if n.op_type == "Constant" for a in n.attribute if a.name == "value"}
+    constants |= {
+        n.output[0]: a.t for n in model.graph.node if n.op_type == "Constant" for a in n.attribute if a.name == "value"
+    }
     for node in model.graph.node:
         if node.op_type == "Reshape" and node.input[1] in constants:
             yield node, numpy_helper.to_array(constants[node.input[1]])
@@ -176,4 +182,6 @@ def _batch_axis(name: str, alone: Sequence[np.ndarray], many: np.ndarray) -> int
             expected = np.concatenate(alone, axis=axis)
             if expected.shape == many.shape and _same(many, expected):
                 return axis
-    raise _Fixed(f"output '{name}' of three streams as one batch, {many.shape}, is not that of the three alone, {alone[0].shape}")
+    raise _Fixed(
+        f"output '{name}' of three streams as one batch, {many.shape}, is not that of the three alone, {alone[0].shape}"
+    )

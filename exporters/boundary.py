@@ -35,7 +35,9 @@ class _Border:
         self.taken.add(name)
         return name
 
-    def add(self, nodes: list[onnx.NodeProto], kind: str, inputs: list[str], wish: str, **attributes: int | list[int]) -> str:
+    def add(
+        self, nodes: list[onnx.NodeProto], kind: str, inputs: list[str], wish: str, **attributes: int | list[int]
+    ) -> str:
         """A node's output. `axes` is an attribute or, since operator set 13, an input."""
         axes = attributes.pop("axes", None)
         if isinstance(axes, list) and self.opset >= 13:
@@ -62,7 +64,10 @@ def bounded(
     graph: Batched, roles: Roles, axes: Axes, outputs: Mapping[str, Place], initial: Mapping[str, np.ndarray]
 ) -> tuple[onnx.ModelProto, StepSpec]:
     """The step artifact's model and what it means, without a certificate."""
-    taken = {n for node in graph.model.graph.node for n in (*node.input, *node.output)} | {*graph.inputs, *graph.results}
+    taken = {n for node in graph.model.graph.node for n in (*node.input, *node.output)} | {
+        *graph.inputs,
+        *graph.results,
+    }
     border = _Border(opset(graph.model), taken)
     frames, states = [], []
     for name in roles.frames:
@@ -164,10 +169,16 @@ def _assembled(border: _Border, graph: Batched, spec: StepSpec) -> onnx.ModelPro
     k, m = spec.frames_per_step, spec.outputs_per_step
     given = [_value(t, batch, k) for t in spec.inputs] + [_value(s, batch) for s in spec.states]
     made = [_value(t, batch, m) for t in spec.outputs]
-    made += [_value(TensorSpec(s.next, s.shape, s.dtype), batch) for s in spec.states if s.next not in {t.name for t in spec.outputs}]
+    made += [
+        _value(TensorSpec(s.next, s.shape, s.dtype), batch)
+        for s in spec.states
+        if s.next not in {t.name for t in spec.outputs}
+    ]
     nodes = [*border.before, *body.graph.node, *border.after]
     built = helper.make_graph(nodes, "step", given, made, [*body.graph.initializer, *border.weights])
-    model = helper.make_model(built, opset_imports=list(body.opset_import), ir_version=body.ir_version, producer_name="undertow")
+    model = helper.make_model(
+        built, opset_imports=list(body.opset_import), ir_version=body.ir_version, producer_name="undertow"
+    )
     model = pruned(model)
     onnx.checker.check_model(model)
     return model

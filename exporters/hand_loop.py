@@ -46,7 +46,7 @@ class Loop:
             for name, place in self.frames.items():
                 fresh = _laid(place, _padded(sequence[name][t * k : (t + 1) * k], k))
                 values[name] = self._overlapped(name, past, fresh)
-            for session, part in zip(sessions, self.parts, strict=True):
+            for session in sessions:
                 names = [o.name for o in session.get_outputs()]
                 made = session.run(names, {i.name: values[i.name] for i in session.get_inputs()})
                 values |= dict(zip(names, made, strict=True))
@@ -55,7 +55,9 @@ class Loop:
             for o in spec.outputs:
                 block = _standard(self.outputs[o.name], values[o.name])
                 blocks[o.name].append(block if self.outputs[o.name].time is not None else block[None])
-        return {o.name: np.concatenate([np.zeros((0, *o.shape), o.dtype), *blocks[o.name]])[:total] for o in spec.outputs}
+        return {
+            o.name: np.concatenate([np.zeros((0, *o.shape), o.dtype), *blocks[o.name]])[:total] for o in spec.outputs
+        }
 
     def _past_shape(self, name: str) -> tuple[int, ...]:
         place, extra = self.frames[name], self.axes.overlap[name]

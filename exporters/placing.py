@@ -69,7 +69,9 @@ def _sizes(port: Port, batch: int | None, time: int | None, axes: Axes) -> tuple
     extra, given = axes.overlap.get(port.name, 0), axes.shapes.get(port.name)
     features = [i for i in range(len(port.dims)) if i not in (batch, time)]
     if given is not None and len(given) != len(features):
-        raise ExportError(f"shapes: a frame of {port.text} has {len(features)} axes beside batch and time, {given} has {len(given)}")
+        raise ExportError(
+            f"shapes: a frame of {port.text} has {len(features)} axes beside batch and time, {given} has {len(given)}"
+        )
     wanted = dict(zip(features, given, strict=True)) if given is not None else {}
     if time is not None:
         wanted[time] = axes.frames_per_step
@@ -89,7 +91,9 @@ def _sizes(port: Port, batch: int | None, time: int | None, axes: Axes) -> tuple
             raise ExportError(f"input {port.text}: axis {i} has {dim} elements, and a step would give it {size}{more}")
         found.append(size)
     if extra and not 0 < extra < found[along]:
-        raise ExportError(f"overlap: {extra} of input {port.text} leaves nothing new of the {found[along]} elements that a step reads")
+        raise ExportError(
+            f"overlap: {extra} of input {port.text} leaves nothing new of the {found[along]} elements that a step reads"
+        )
     return tuple(found)
 
 
@@ -109,7 +113,9 @@ def state_places(port: Port, frames: list[Port], axes: Axes, initial: np.ndarray
     same = [i for i in free if port.dims[i] in named]
     candidates = same or free
     if len(candidates) > 1 and port.name not in axes.shapes and initial is None:
-        raise ExportError(f"state {port.text}: several axes have no fixed size; say which is the batch: batch_axes={{'{port.name}': 0}}")
+        raise ExportError(
+            f"state {port.text}: several axes have no fixed size; say which is the batch: batch_axes={{'{port.name}': 0}}"
+        )
     candidates = candidates or [i for i, dim in enumerate(port.dims) if dim == 1]
     return [_state_place(port, i, axes, initial) for i in candidates] or [_state_place(port, None, axes, initial)]
 
@@ -126,7 +132,9 @@ def _state_place(port: Port, batch: int | None, axes: Axes, initial: np.ndarray 
     for i, dim in enumerate(port.dims):
         size = 1 if i == batch else wanted.get(i, dim)
         if isinstance(size, str):
-            raise ExportError(f"state {port.text}: axis {i} has no fixed size; say the shape of one stream's, as in shapes={{'{port.name}': (..)}}")
+            raise ExportError(
+                f"state {port.text}: axis {i} has no fixed size; say the shape of one stream's, as in shapes={{'{port.name}': (..)}}"
+            )
         if i != batch and isinstance(dim, int) and dim != size:
             raise ExportError(f"state {port.text}: axis {i} has {dim} elements, {size} were given")
         sizes.append(size)

@@ -58,7 +58,9 @@ def _pairs(part: Part, wishes: Wishes) -> dict[str, str]:
     pairs = {name: after for name, after in wishes.states.items() if name in part.inputs}
     fixed = {*wishes.constants, *wishes.links.values(), *(wishes.inputs or ())}
     inputs = [p for name, p in part.inputs.items() if name not in pairs and name not in fixed]
-    outputs = [p for name, p in part.outputs.items() if name not in {*pairs.values(), *wishes.links, *(wishes.outputs or ())}]
+    outputs = [
+        p for name, p in part.outputs.items() if name not in {*pairs.values(), *wishes.links, *(wishes.outputs or ())}
+    ]
     for agrees in (_same_stem, _state_like):
         found = _unambiguous(part, inputs, outputs, agrees)
         pairs |= found
@@ -128,7 +130,9 @@ def fits(a: Port, b: Port) -> bool:
 
 
 _WORDS = r"in|out|input|output|inputs|outputs|next|new|prev|previous|past|present|old|cur|current|last|init|initial|updated|after|before"
-_STATE_WORDS = r"h|c|hx|cx|h\d|c\d|hidden|cell|state|states|cache|caches|memory|mem|buffer|buf|hid|carry|ctx|context|hn|cn|kv"
+_STATE_WORDS = (
+    r"h|c|hx|cx|h\d|c\d|hidden|cell|state|states|cache|caches|memory|mem|buffer|buf|hid|carry|ctx|context|hn|cn|kv"
+)
 
 
 def _stem(name: str) -> str:
@@ -150,14 +154,18 @@ def _same_stem(a: str, b: str) -> bool:
 
 def looks_kept(a: str, b: str) -> bool:
     """At least one of the two names says that it is a state, or an old or new value of something."""
-    return looks_like_state(a) or looks_like_state(b) or any(re.fullmatch(r"next|new|prev|previous|past|present|old|updated|n", w) for n in (a, b) for w in _words(n))
+    return (
+        looks_like_state(a)
+        or looks_like_state(b)
+        or any(re.fullmatch(r"next|new|prev|previous|past|present|old|updated|n", w) for n in (a, b) for w in _words(n))
+    )
 
 
 def looks_like_state(name: str) -> bool:
     return any(re.fullmatch(_STATE_WORDS, w) for w in _words(name))
 
 
-def _state_like(a: str, b: str) -> bool:  # noqa: ARG001
+def _state_like(a: str, b: str) -> bool:
     return looks_like_state(a)
 
 
@@ -179,24 +187,32 @@ def _check_names(parts: Sequence[Part], wishes: Wishes) -> None:
                 raise ExportError(f"{option}: there is no {what} '{name}'; the graph has {sorted(known)}")
     for name, after in wishes.states.items():
         if not fits(inputs[name], outputs[after]):
-            raise ExportError(f"states: {inputs[name].text} and its next value {outputs[after].text} differ in dtype or shape; pair others")
+            raise ExportError(
+                f"states: {inputs[name].text} and its next value {outputs[after].text} differ in dtype or shape; pair others"
+            )
     for before, after in wishes.links.items():
         if not fits(outputs[before], inputs[after]):
-            raise ExportError(f"links: {outputs[before].text} does not fit {inputs[after].text}: they differ in dtype or shape")
+            raise ExportError(
+                f"links: {outputs[before].text} does not fit {inputs[after].text}: they differ in dtype or shape"
+            )
 
 
 def _check_complete(parts: Sequence[Part], wishes: Wishes, roles: Roles) -> None:
     """Nothing that looks like a state is left over, and something comes in and goes out."""
     inputs = {n: p for part in parts for n, p in part.inputs.items()}
     if not roles.frames:
-        raise ExportError(f"no input is left for frames: states are {roles.states}, constants {sorted(wishes.constants)}; one must be")
+        raise ExportError(
+            f"no input is left for frames: states are {roles.states}, constants {sorted(wishes.constants)}; one must be"
+        )
     if not roles.outputs:
         raise ExportError(
             f"every output is a state's next value or is read by another graph: {sorted(roles.states.values())}; say which a step gives, as in outputs=['{next(iter(roles.states.values()), '')}']"
         )
     if wishes.inputs is not None and (extra := [n for n in roles.frames if n not in wishes.inputs]):
         port = inputs[extra[0]]
-        raise ExportError(f"input {port.text} is not among inputs={list(wishes.inputs)}, and is neither a state nor a constant; pair it with an output, as in states={{'{port.name}': ...}}, or give it a value, as in constants={{'{port.name}': ...}}")
+        raise ExportError(
+            f"input {port.text} is not among inputs={list(wishes.inputs)}, and is neither a state nor a constant; pair it with an output, as in states={{'{port.name}': ...}}, or give it a value, as in constants={{'{port.name}': ...}}"
+        )
     for name in roles.frames if wishes.inputs is None else ():
         if looks_like_state(name):
             raise ExportError(
@@ -205,5 +221,5 @@ def _check_complete(parts: Sequence[Part], wishes: Wishes, roles: Roles) -> None
     for name in roles.outputs if wishes.outputs is None else ():
         if looks_like_state(name):
             raise ExportError(
-                f"output '{name}' looks like the next value of a state, and nothing feeds it back; pair it, as in states={{...: '{name}'}}, or name the outputs of a step: outputs={[o for o in roles.outputs]}"
+                f"output '{name}' looks like the next value of a state, and nothing feeds it back; pair it, as in states={{...: '{name}'}}, or name the outputs of a step: outputs={list(roles.outputs)}"
             )

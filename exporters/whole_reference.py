@@ -21,7 +21,9 @@ def outputs_of_whole(path: Path, spec: StepSpec, sequences: list[Sequence], time
     inputs = _matched(path, "input", [t.name for t in spec.inputs], list(part.inputs))
     outputs = _matched(path, "output", [t.name for t in spec.outputs], list(part.outputs))
     if extra := sorted(set(part.inputs) - set(inputs.values())):
-        raise ExportError(f"{path.name}: the reference takes '{extra[0]}' too, which no frame goes to; give a model of the frames alone")
+        raise ExportError(
+            f"{path.name}: the reference takes '{extra[0]}' too, which no frame goes to; give a model of the frames alone"
+        )
     session, results = plain_session(part.model), []
     for sequence in sequences:
         feed = {inputs[n]: _laid(array, len(part.inputs[inputs[n]].dims), time_axis) for n, array in sequence.items()}
@@ -29,11 +31,17 @@ def outputs_of_whole(path: Path, spec: StepSpec, sequences: list[Sequence], time
             made = session.run([outputs[t.name] for t in spec.outputs], feed)
         except Exception as error:  # onnxruntime's errors share no base
             shapes = {name: array.shape for name, array in feed.items()}
-            raise ExportError(f"{path.name}: the reference does not run on inputs of shapes {shapes}: {error}") from error
+            raise ExportError(
+                f"{path.name}: the reference does not run on inputs of shapes {shapes}: {error}"
+            ) from error
         total = spec.outputs_of(len(next(iter(sequence.values()))))
         found = {}
         for tensor, array in zip(spec.outputs, made, strict=True):
-            whole = np.moveaxis(np.asarray(array), time_axis, 0) if np.asarray(array).ndim > time_axis else np.asarray(array)
+            whole = (
+                np.moveaxis(np.asarray(array), time_axis, 0)
+                if np.asarray(array).ndim > time_axis
+                else np.asarray(array)
+            )
             if whole.size != total * int(np.prod(tensor.shape)):
                 raise ExportError(
                     f"{path.name}: output '{outputs[tensor.name]}' has shape {list(np.asarray(array).shape)} for {len(next(iter(sequence.values())))} frames, "
@@ -58,5 +66,7 @@ def _laid(frames: np.ndarray, rank: int, time_axis: int) -> np.ndarray:
     if rank == frames.ndim:
         return np.moveaxis(frames, 0, time_axis)
     if rank != frames.ndim + 1:
-        raise ExportError(f"the reference's input has {rank} axes, frames in time have {frames.ndim}, with a batch one more")
+        raise ExportError(
+            f"the reference's input has {rank} axes, frames in time have {frames.ndim}, with a batch one more"
+        )
     return np.ascontiguousarray(np.moveaxis(frames[:, None], (0, 1), (time_axis, 0 if time_axis else 1)))

@@ -1,0 +1,125 @@
+"""The end of every export of whole sequences: spec, certificate, file, report."""
+
+import time
+from collections.abc import Callable, Mapping
+from collections.abc import Sequence as Several
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from ..engine.artifact import Artifact, Origin, StepSpec, write_artifact
+from ..engine.errors import ExportError
+from .certifying import Truth, certified, made
+from .parity import SEEDS, lengths_for
+from .quantizing import Kind
+from .report import ExportReport
+from .sequences import Draw, Sequence, draws, random_sequences
+from .step_pass import Step
+from .stepping import Outputs
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What the steps are compared with. noun: "module" or "model"; examples: values that it takes, by input.
+
+    outputs: what it gives for one whole sequence, alone; it may raise anything where it takes no such length.
+    """
+
+    name: str
+    noun: str
+    examples: Mapping[str, np.ndarray]
+    outputs: Callable[[Artifact, Sequence], dict[str, np.ndarray]]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the caller asked for."""
+
+    path: Path
+    frames_per_step: int
+    sample_rate_hz: float | None
+    labels: Several[str] | None
+    quantize: Kind | None
+    progress: Callable[[str], None] | None
+    began: float
+
+
+def finished(step: Step, asked: Asked, origin: Origin, reference: Reference, backends: tuple[str, ...]) -> ExportReport:
+    """The report of the artifact that it wrote. Raises ExportError, and writes nothing, where the steps differ from the reference."""
+    path, labels, progress = asked.path, asked.labels, asked.progress
+    spec = msgspec.structs.replace(
+        step.spec,
+        origin=origin,
+        sample_rate_hz=asked.sample_rate_hz,
+        labels=None if labels is None else tuple(labels),
+    )
+    check_labels(spec)
+    artifact = made(step.model, spec, path)
+    if progress:
+        progress(f"what the {reference.noun} gives for random sequences")
+    artifact = certified(
+        artifact, _truth(artifact, reference), quantize=asked.quantize, backends=backends, progress=progress
+    )
+    write_artifact(path, artifact.model, artifact.spec)
+    notes = _notes(step, asked.frames_per_step, reference.noun)
+    return ExportReport(
+        path, artifact.spec, artifact.spec.certificate, notes, path.stat().st_size, time.monotonic() - asked.began
+    )
+
+
+def check_labels(spec: StepSpec) -> None:
+    """Some output has as many features as there are labels."""
+    sizes = {o.name: o.shape[-1] for o in spec.outputs if o.shape}
+    if spec.labels is not None and len(spec.labels) not in sizes.values():
+        raise ExportError(
+            f"{len(spec.labels)} labels are given, and no output has as many features: {sizes}; give one label for each"
+        )
+
+
+def _truth(artifact: Artifact, reference: Reference) -> Truth:
+    """What the reference gives for random sequences of several lengths."""
+    ways = draws(artifact.spec, artifact.model, reference.examples)
+    sequences, expected = [], []
+    for length in lengths_for(artifact.spec):
+        found = _of_length(length, artifact, reference, ways)
+        sequences, expected = sequences + found[0], expected + found[1]
+    return Truth(reference.name, sequences, expected, reference.noun)
+
+
+def _of_length(
+    length: int, artifact: Artifact, reference: Reference, ways: dict[str, Draw]
+) -> tuple[list[Sequence], Outputs]:
+    """Random sequences of that length and what the reference gives for them, or of the next length that fills whole steps where it takes no other."""
+    k = artifact.spec.frames_per_step
+    for n in (length, -(-length // k) * k):
+        sequences = random_sequences(ways, (n,), SEEDS)
+        try:
+            return sequences, [_whole(artifact, reference, one) for one in sequences]
+        except Exception as error:  # the reference's own; a length that it does not take
+            failed = error
+    if length == max(lengths_for(artifact.spec)):
+        raise ExportError(
+            f"the {reference.noun} fails on a sequence of {length} frames ({type(failed).__name__}: {failed})"
+        ) from failed
+    return [], []
+
+
+def _whole(artifact: Artifact, reference: Reference, sequence: Sequence) -> dict[str, np.ndarray]:
+    """What the reference gives; nothing where the sequence is shorter than it takes."""
+    if not artifact.spec.outputs_of(len(next(iter(sequence.values())))):
+        return {o.name: np.zeros((0, *o.shape), o.dtype) for o in artifact.spec.outputs}
+    return reference.outputs(artifact, sequence)
+
+
+def _notes(step: Step, asked: int, noun: str) -> tuple[str, ...]:
+    notes, taken = [], step.spec.frames_per_step
+    if taken != asked:
+        notes.append(
+            f"a step takes {taken} frames, not {asked}: the {noun} gives {step.spec.outputs_per_step} outputs of so many"
+        )
+    if step.finals:
+        names = ", ".join(repr(name) for name in step.finals)
+        notes.append(f"left out {names}: the state after the last frame; read it with engine.state(key)")
+    return tuple(notes)

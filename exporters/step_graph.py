@@ -26,7 +26,8 @@ def dtype_name(dtype: Any) -> DType:
 class StepGraph:
     """Grows node by node; the same node on the same inputs is written once. Names are made unique, never changed later.
 
-    positions: what depends on the places of frames alone. shared: tensors that several rules use, by what they are. valid_input: the graph input that says how many frames are real, once asked for.
+    positions: what depends on the places of frames alone. shared: tensors that several rules use, by what they are. valid_input: the graph
+    input that says how many frames are real, once asked for. opsets, ir_version: of the whole-sequence graph.
     lookahead: frames that a reverse layer sees beyond its own.
     running: reductions over time are over the frames so far. endless: no step comes after a stream's end, so nothing is past it.
     window: frames before and after that an attention without a window of its own is held to; windows: the scores that it was used on.
@@ -40,6 +41,8 @@ class StepGraph:
     windows: dict[str, Any] = field(default_factory=dict)
     positions: dict[tuple[Any, ...], Any] = field(default_factory=dict)
     valid_input: str | None = None
+    opsets: list[onnx.OperatorSetIdProto] = field(default_factory=list)
+    ir_version: int = onnx.IR_VERSION
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
     states: list[StateSpec] = field(default_factory=list)

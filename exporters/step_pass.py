@@ -14,15 +14,21 @@ from onnx import TensorProto, helper
 from ..engine.artifact import StepSpec, TensorSpec
 from ..engine.errors import ExportError
 from .bands import Band, Whole
+from .bodies import captured, reachable
 from .clocks import Clock, NeedsMultiple, ends_with_steps, plain
 from .positions import by_position
-from .rules import RULES, TIMED, attention_rule
+from .rules import RULES as FRAMEWISE
+from .rules import TIMED as WITH_TIME
+from .rules import attention_rule
 from .rules_attention import is_scores, scores
+from .scan_rule import scan_by
 from .step_graph import StepGraph, dtype_name
 from .timing import delayed, settled, transposed
 from .tracked import BATCH, FEATURE, TIME, Final, Frames, Known, Node, Tensor, where
-from .worlds import Feed, NeedsLonger, Worlds, value_free
+from .worlds import LENGTHS, Feed, NeedsLonger, Worlds, value_free
 
+RULES = {**FRAMEWISE, "Scan": scan_by(FRAMEWISE)}
+TIMED = {*WITH_TIME, "Scan"}
 MAX_FRAMES_PER_STEP = 2**16
 
 
@@ -71,7 +77,7 @@ def to_step(
             frames_per_step *= needed.factor
         except NeedsLonger:
             skipped += 1
-            walk = replace(walk, worlds=Worlds(model, feed, skipped))
+            walk = replace(walk, worlds=Worlds(model, feed, LENGTHS[skipped:]))
     raise ExportError(
         f"a step would take {frames_per_step} frames for the model to give a whole number of outputs, at most {MAX_FRAMES_PER_STEP} are allowed; "
         "use strides that divide each other"
@@ -100,12 +106,14 @@ class _Walk:
             lookahead=self.lookahead,
             running=self.running,
             endless=endless,
+            opsets=list(self.model.opset_import),
+            ir_version=self.model.ir_version,
         )
         step.reserve([o.name for o in graph.output] + ([lone] if lone else []))
         whole = Whole(self.model, worlds)
         found, given = self._inputs(step)
         for proto in _reachable(graph, set(worlds.known)):
-            inputs = tuple(_read(proto, name, found) if name else None for name in proto.input)
+            inputs = tuple(_read(proto, name, found) if name else None for name in [*proto.input, *captured(proto)])
             shapes = tuple(worlds.shapes.get(name, ()) for name in proto.output)
             results = _apply(Node(proto, inputs, shapes, worlds.sizes, whole), step)
             for name, value in zip(proto.output, results, strict=False):
@@ -242,18 +250,11 @@ def _framewise(node: Node, step: StepGraph) -> Sequence[Tensor]:
 
 def _reachable(graph: onnx.GraphProto, known: set[str]) -> list[onnx.NodeProto]:
     """The nodes that some output needs, in order; a known value needs nothing, and its node is not looked at."""
-    needed, kept = {o.name for o in graph.output}, []
-    for node in reversed(graph.node):
-        if needed.intersection(node.output) and not known.issuperset(name for name in node.output if name):
-            needed.update(node.input)
-            needed.update(n for a in node.attribute if a.HasField("g") for inside in a.g.node for n in inside.input)
-            kept.append(node)
-    return kept[::-1]
+    return reachable(graph.node, [o.name for o in graph.output], known)
 
 
 _REMEDIES = {
     "Loop": "a loop over time must be one of torch's recurrent layers",
-    "Scan": "a loop over time must be one of torch's recurrent layers",
     "If": "what a stream computes must not depend on the values of its frames; use torch.where",
 }
 

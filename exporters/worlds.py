@@ -5,13 +5,14 @@ tensor as an output. An axis that always has the batch's size is the batch; a va
 the same in every world, is a constant.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 import onnx
 import onnxruntime
 
 from ..engine.errors import ExportError
+from .bodies import captured, is_random
 
 # (batch, length) of three worlds: no constant follows them, no two axes can be mistaken. Lengths are tried one after the other, until the
 # graph runs: some need many frames, or a multiple of a number.
@@ -19,6 +20,7 @@ BATCHES = (3, 5, 3)
 LENGTHS = ((7, 11), (24, 40), (60, 84), (360, 504), (1080, 1800), (5040, 7560), (15_120, 25_200))
 
 Feed = Mapping[str, np.ndarray]
+Lengths = Sequence[tuple[int, int]]
 
 
 class NeedsLonger(Exception):
@@ -31,11 +33,17 @@ class Worlds:
     sizes: (batch, length) of each world. dtypes: by tensor. Raises ExportError where the graph runs on no length.
     """
 
-    def __init__(self, model: onnx.ModelProto, feed: Callable[[int, int], Feed], skip: int = 0):
-        """skip: how many lengths not to try."""
-        free = value_free(model.graph)
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        feed: Callable[[int, int], Feed],
+        lengths: Lengths = LENGTHS,
+        constant: Collection[str] = (),
+    ):
+        """lengths: the pairs to try. constant: inputs that are no frames."""
+        free = value_free(model.graph, constant)
         names = [name for node in model.graph.node for name in node.output if name]
-        self.sizes, feeds, runs = _first_that_runs(model, names, feed, skip)
+        self.sizes, feeds, runs = _first_that_runs(model, names, feed, lengths)
         constants = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
         self.known = {name: tuple(run[name] for run in runs) for name in names if name in free}
         self.known |= {name: (array,) * len(runs) for name, array in constants.items()}
@@ -46,11 +54,11 @@ class Worlds:
 
 
 def _first_that_runs(
-    model: onnx.ModelProto, names: list[str], feed: Callable[[int, int], Feed], skip: int
+    model: onnx.ModelProto, names: list[str], feed: Callable[[int, int], Feed], lengths: Lengths
 ) -> tuple[tuple[tuple[int, int], ...], list[Feed], list[dict[str, np.ndarray]]]:
     """The sizes, inputs and tensors of the first worlds in which the graph runs and no tensor is empty."""
     session, failed = _session(model, names), None
-    for short, long in LENGTHS[skip:]:
+    for short, long in lengths:
         sizes = tuple(zip(BATCHES, (short, short, long), strict=True))
         feeds = [feed(*size) for size in sizes]
         if _runs_empty(model, feeds[0]):
@@ -85,15 +93,12 @@ def _runs_empty(model: onnx.ModelProto, feed: Feed) -> bool:
     return any(d.HasField("dim_value") and d.dim_value <= 0 for v in found for d in v.type.tensor_type.shape.dim)
 
 
-def value_free(graph: onnx.GraphProto) -> set[str]:
-    """Names of the tensors that depend on constants and on sizes of inputs, and on no input's values."""
-    free = {t.name for t in graph.initializer} | {""}
+def value_free(graph: onnx.GraphProto, constant: Collection[str] = ()) -> set[str]:
+    """Names of the tensors that depend on constants and on sizes of inputs, and on no input's values but those that are `constant`."""
+    free = {t.name for t in graph.initializer} | {"", *constant}
     for node in graph.node:
-        inner = {n for a in node.attribute if a.HasField("g") for inside in a.g.node for n in inside.input}
-        made = {n for a in node.attribute if a.HasField("g") for inside in a.g.node for n in inside.output}
-        made |= {t.name for a in node.attribute if a.HasField("g") for t in a.g.initializer}
-        reached = node.op_type in ("Shape", "Size") or all(name in free for name in [*node.input, *(inner - made)])
-        if reached and not node.op_type.startswith("Random") and node.op_type != "Bernoulli":
+        reached = node.op_type in ("Shape", "Size") or all(name in free for name in [*node.input, *captured(node)])
+        if reached and not is_random(node):
             free.update(node.output)
     return free - {""}
 

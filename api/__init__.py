@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .engine.errors import StreamError as StreamError
     from .engine.errors import UndertowError as UndertowError
     from .engine.errors import UnknownStreamError as UnknownStreamError
+    from .exporters import StepModule as StepModule
     from .exporters import adopt as adopt
     from .exporters import convert as convert
     from .exporters import export as export
@@ -63,7 +64,7 @@ _HOMES = {
         "UndertowError",
         "UnknownStreamError",
     ),
-    ".exporters": ("adopt", "convert", "export", "verify"),
+    ".exporters": ("StepModule", "adopt", "convert", "export", "verify"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

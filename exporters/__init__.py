@@ -3,18 +3,21 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..engine.errors import ExportError
 
 if TYPE_CHECKING:
     from .report import ExportReport as ExportReport
+    from .step_graph import Bounds
+    from .step_module import StepModule as StepModule
     from .verifying import VerifyReport as VerifyReport
     from .verifying import verify as verify
 
-__all__ = ["ExportReport", "VerifyReport", "adopt", "convert", "export", "verify"]
+__all__ = ["ExportReport", "StepModule", "VerifyReport", "adopt", "convert", "export", "verify"]
 
-_HOME = {"ExportReport": ".report", "VerifyReport": ".verifying", "verify": ".verifying"}
+_HOME = {"ExportReport": ".report", "StepModule": ".step_module", "VerifyReport": ".verifying", "verify": ".verifying"}
 
 
 def export(
@@ -25,6 +28,8 @@ def export(
     time_axis: int = 1,
     lookahead: int = 0,
     frames_per_step: int = 1,
+    window: int | tuple[int, int] | None = None,
+    reduce: Literal["running"] | None = None,
     sample_rate_hz: float | None = None,
     labels: Sequence[str] | None = None,
     quantize: Literal["int8", "float16"] | None = None,
@@ -32,17 +37,24 @@ def export(
 ) -> "ExportReport":
     """Writes the step artifact of a torch module that maps whole sequences to whole sequences, and reports on it.
 
-    module: a torch.nn.Module; it is exported in evaluation mode and left as it was.
+    module: a torch.nn.Module; it is exported in evaluation mode and left as it was. A `StepModule` maps a frame and a state instead,
+        and its example is a frame of a batch (B, *frame).
     example: how it is called: a tensor, a tuple of its arguments, or a dict of them by name. Every tensor has `time_axis`,
         and the batch at axis 0 (at axis 1 where `time_axis` is 0); sizes of both are free.
-    lookahead, frames_per_step: this version supports 0 and 1.
+    lookahead: frames that the reverse direction of bidirectional layers sees beyond its own: each output comes so many frames late, and
+        is that of the layer run from frame min(t + lookahead, T - 1) back to t.
+    frames_per_step: how many frames a step takes; a multiple of it where the module gives fewer outputs than it gets frames.
+    window: frames before (and after, as a pair) that an attention to all frames is held to; one with a mask of its own keeps that.
+    reduce: "running" makes a sum, mean, largest or smallest value over time one of the frames so far. At a stream's last output it is
+        the module's own, and that is what is certified.
     sample_rate_hz, labels: kept in the artifact; labels name the features of an output.
     quantize: store the weights small: "int8" with a scale for each output channel, or "float16". Both backends compute with the same
-        numbers, in float32; how far the outputs are from the module's is measured, and kept in the artifact.
+        numbers, in float32.
     progress: is told what is being done, in a few words.
 
-    The step graph is compared with the module on random sequences, and the errors go into the artifact. Raises
-    ExportError, and leaves no file, where the module cannot be stepped exactly or the comparison fails.
+    The step graph is compared with the module on random sequences, and the errors go into the artifact; so does how far a lookahead,
+    a window or small weights take it from the module. Raises ExportError, and leaves no file, where the module cannot be stepped
+    exactly or the comparison fails.
     """
     try:
         import onnxscript  # noqa: F401
@@ -51,20 +63,38 @@ def export(
         raise ExportError(
             f"export needs {error.name}, which is not installed; pip install 'undertow[export]'"
         ) from error
+    from .finishing import Asked
+    from .step_module import StepModule
+
+    names = None if labels is None else tuple(labels)
+    asked = Asked(Path(path), frames_per_step, sample_rate_hz, names, quantize, progress)
+    if isinstance(module, StepModule):
+        if (time_axis, lookahead, frames_per_step, window, reduce) != (1, 0, 1, None, None):
+            raise ExportError(
+                f"time_axis is {time_axis}, lookahead {lookahead}, frames_per_step {frames_per_step}, window {window}, reduce {reduce}; "
+                "a StepModule takes one frame, so leave them out"
+            )
+        from .step_export import export_step
+
+        return export_step(module, example, asked)
     from .torch_export import export as export_torch
 
-    return export_torch(
-        module,
-        example,
-        path,
-        time_axis=time_axis,
-        lookahead=lookahead,
-        frames_per_step=frames_per_step,
-        sample_rate_hz=sample_rate_hz,
-        labels=labels,
-        quantize=quantize,
-        progress=progress,
-    )
+    return export_torch(module, example, asked, time_axis=time_axis, bounds=_bounds(window, lookahead, reduce))
+
+
+def _bounds(window: Any, lookahead: Any, reduce: Any) -> "Bounds":
+    from .step_graph import Bounds
+
+    pair = (window, 0) if isinstance(window, int) else window
+    if pair is not None and (
+        not isinstance(pair, tuple) or len(pair) != 2 or any(not isinstance(n, int) or n < 0 for n in pair)
+    ):
+        raise ExportError(f"window is {window!r}, expected a number of frames before, or a pair (before, after)")
+    if not isinstance(lookahead, int) or lookahead < 0:
+        raise ExportError(f"lookahead is {lookahead!r}, expected a number of frames, 0 or more")
+    if reduce not in (None, "running"):
+        raise ExportError(f"reduce is {reduce!r}, expected 'running' or None")
+    return Bounds(pair, lookahead, reduce == "running")
 
 
 def convert(
@@ -75,6 +105,9 @@ def convert(
     batch_axis: int | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
     frames_per_step: int = 1,
+    window: int | tuple[int, int] | None = None,
+    lookahead: int = 0,
+    reduce: Literal["running"] | None = None,
     sample_rate_hz: float | None = None,
     labels: Sequence[str] | None = None,
     quantize: Literal["int8", "float16"] | None = None,
@@ -86,27 +119,21 @@ def convert(
         of free size or 1, and `time_axis`, of free size.
     shapes: of one frame, by input, where the graph leaves other axes of no fixed size.
     frames_per_step: how many frames a step takes; a multiple of it where the model gives fewer outputs than it gets frames.
+    window, lookahead, reduce: as for `export`.
     sample_rate_hz, labels: kept in the artifact; labels name the features of an output.
     quantize, progress: as for `export`.
 
     The steps are compared with ONNX Runtime on whole random sequences, and the errors go into the artifact. Raises ExportError, and
     leaves no file, where the model cannot be stepped exactly or the comparison fails.
     """
+    from .converting import Axes
     from .converting import convert as convert_graph
+    from .finishing import Asked
 
+    names = None if labels is None else tuple(labels)
+    asked = Asked(Path(path), frames_per_step, sample_rate_hz, names, quantize, progress)
     sizes = {name: tuple(shape) for name, shape in (shapes or {}).items()}
-    return convert_graph(
-        source,
-        path,
-        time_axis=time_axis,
-        batch_axis=batch_axis,
-        shapes=sizes,
-        frames_per_step=frames_per_step,
-        sample_rate_hz=sample_rate_hz,
-        labels=labels,
-        quantize=quantize,
-        progress=progress,
-    )
+    return convert_graph(source, asked, Axes(time_axis, batch_axis, sizes), _bounds(window, lookahead, reduce))
 
 
 def adopt(

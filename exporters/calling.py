@@ -36,7 +36,7 @@ class Call(nn.Module):
             for path, leaf in pytree.tree_flatten_with_path(self.module(*args, **kwargs))[0]
             if leaf is not None
         ]
-        names = [_output_name(path) for path, _ in found]
+        names = [output_name(path) for path, _ in found]
         for name, (_, leaf) in zip(names, found, strict=True):
             if not isinstance(leaf, Tensor):
                 raise ExportError(f"output '{name}' is a {type(leaf).__name__}, expected a tensor; return tensors only")
@@ -95,7 +95,7 @@ def _input_names(module: nn.Module, example: Any, paths: list[tuple[Any, ...]]) 
     parameters = [p.name for p in signature if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     names = []
     for path in paths:
-        first, *rest = _keys(path)[1:]
+        first, *rest = keys(path)[1:]
         if isinstance(example, dict) and first.isdigit():
             names.append(".".join(rest))  # one positional dict: its keys say more than the parameter's name
         elif first.isdigit():
@@ -106,12 +106,13 @@ def _input_names(module: nn.Module, example: Any, paths: list[tuple[Any, ...]]) 
     return names
 
 
-def _keys(path: tuple[Any, ...]) -> list[str]:
+def keys(path: tuple[Any, ...]) -> list[str]:
+    """The path to a leaf in words."""
     return [str(getattr(k, "key", getattr(k, "idx", getattr(k, "name", k)))) for k in path]
 
 
-def _output_name(path: tuple[Any, ...]) -> str:
-    keys = _keys(path)
-    if not keys:
+def output_name(path: tuple[Any, ...]) -> str:
+    names = keys(path)
+    if not names:
         return "output"
-    return ".".join([f"output_{keys[0]}" if keys[0].isdigit() else keys[0], *keys[1:]])
+    return ".".join([f"output_{names[0]}" if names[0].isdigit() else names[0], *names[1:]])

@@ -9,7 +9,7 @@ import onnx
 
 from ..engine.artifact import Artifact, StepSpec, make_artifact
 from ..engine.errors import ArtifactError, ExportError
-from .parity import Comparison, approximation, compare
+from .parity import Comparison, approximation, compare, last_alone
 from .quantizing import Kind, dequantized, quantized
 from .sequences import Sequence
 from .stepping import Outputs, stepped_alone, stepped_together
@@ -19,12 +19,19 @@ BACKENDS = ("ort", "engine:numba")  # what a certificate is about, see `parity.c
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What the whole model gives. name: of the program that gave it; noun: what the user calls the model."""
+    """What the whole model gives. name: of the program that gave it; noun: what the user calls the model.
+
+    exact, approximate: where `outputs` are those of an approximation, the model's own, and the options and their values. last: the
+    last output of each sequence counts alone.
+    """
 
     name: str
     sequences: list[Sequence]
     outputs: Outputs
     noun: str = "module"
+    exact: Outputs | None = None
+    approximate: tuple[tuple[str, str], ...] = ()
+    last: bool = False
 
 
 def made(model: onnx.ModelProto, spec: StepSpec, path: Path | None) -> Artifact:
@@ -40,7 +47,6 @@ def certified(
     truth: Truth,
     *,
     quantize: Kind | None = None,
-    backends: tuple[str, ...] = BACKENDS,
     progress: Callable[[str], None] | None = None,
 ) -> Artifact:
     """The artifact, quantised if so asked, with its certificate. Raises ExportError where an error is above its tolerance.
@@ -48,21 +54,35 @@ def certified(
     Where weights are quantised the step graph is compared with the truth before, and the certificate's reference is the step
     graph with the same weights as plain float32 tensors.
     """
+    artifact = _approximated(artifact, truth)
     if quantize is None:
-        return _with_lines(artifact, _agreeing(artifact, truth, backends, progress))
+        return _with_lines(artifact, _agreeing(artifact, truth, BACKENDS, progress))
     small = made(quantized(artifact.model, quantize), artifact.spec, artifact.path)
     _agreeing(artifact, truth, ("ort",), progress)
-    small = _approximate(artifact, small, truth, quantize)
+    small = _quantised(artifact, small, truth, quantize)
     plain = replace(small, model=dequantized(small.model))
     expected = stepped_alone(plain, truth.sequences)
-    same = Truth(f"{quantize} weights as float32", truth.sequences, expected, truth.noun)
-    return _with_lines(small, _agreeing(small, same, backends, progress))
+    same = Truth(f"{quantize} weights as float32", truth.sequences, expected, truth.noun, last=truth.last)
+    return _with_lines(small, _agreeing(small, same, BACKENDS, progress))
 
 
-def _approximate(exact: Artifact, small: Artifact, truth: Truth, quantize: Kind) -> Artifact:
+def _approximated(artifact: Artifact, truth: Truth) -> Artifact:
+    """The artifact, which says how far what was asked for is from the exact model."""
+    if truth.exact is None:
+        return artifact
+    lines = tuple(
+        approximation(kind, value, truth.sequences, truth.outputs, truth.exact, truth.name)
+        for kind, value in truth.approximate
+    )
+    return replace(artifact, spec=msgspec.structs.replace(artifact.spec, approximations=lines))
+
+
+def _quantised(exact: Artifact, small: Artifact, truth: Truth, quantize: Kind) -> Artifact:
     """The quantised artifact, which says how far it is from the truth."""
     given = stepped_together(small, truth.sequences)
-    line = approximation("quantize", quantize, truth.sequences, given, truth.outputs, truth.name)
+    if truth.last:
+        given = last_alone(given)
+    line = approximation("quantize", quantize, truth.sequences, given, truth.exact or truth.outputs, truth.name)
     line = msgspec.structs.replace(line, exact_bytes=exact.model.ByteSize())
     spec = small.spec
     return replace(small, spec=msgspec.structs.replace(spec, approximations=(*spec.approximations, line)))
@@ -71,7 +91,7 @@ def _approximate(exact: Artifact, small: Artifact, truth: Truth, quantize: Kind)
 def _agreeing(
     artifact: Artifact, truth: Truth, backends: tuple[str, ...], progress: Callable[[str], None] | None
 ) -> list[Comparison]:
-    found = compare(artifact, truth.sequences, truth.outputs, truth.name, backends, progress)
+    found = compare(artifact, truth.sequences, truth.outputs, truth.name, backends, progress, truth.last)
     for line in found:
         if not line.problem and not line.ok:
             raise ExportError(

@@ -2,8 +2,7 @@
 
 import hashlib
 import os
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,18 +14,18 @@ from onnx import numpy_helper
 
 from ..engine.artifact import Origin, StepSpec, TensorSpec, load_model
 from ..engine.errors import ExportError
-from .certifying import BACKENDS
-from .finishing import Asked, Reference, finished
+from .finishing import Asked, Reference, finished, rows
 from .joining import Part, Port, at_opset, opset, tidy
 from .plain import pruned
-from .quantizing import Kind
 from .report import ExportReport
 from .sequences import Draw, draws
 from .sequences import Sequence as Frames
+from .step_graph import Bounds
 from .step_pass import Step, to_step
+from .windowing import windowed_model
 from .worlds import plain_session
 
-OLDEST_OPSET = 13
+OLDEST_OPSET = 18
 Feed = dict[str, np.ndarray]
 
 
@@ -41,36 +40,51 @@ class Whole:
     frames: Mapping[str, tuple[int, ...]]
 
 
-def convert(
-    source: str | os.PathLike[str],
-    path: str | os.PathLike[str],
-    *,
-    time_axis: int,
-    batch_axis: int | None,
-    shapes: Mapping[str, tuple[int, ...]],
-    frames_per_step: int,
-    sample_rate_hz: float | None,
-    labels: Sequence[str] | None,
-    quantize: Kind | None,
-    progress: Callable[[str], None] | None,
-) -> ExportReport:
+@dataclass(frozen=True, slots=True)
+class Axes:
+    """Where the inputs have time and batch (None: in front of time, or after it where that is first), and the shapes of frames, by input."""
+
+    time: int
+    batch: int | None
+    shapes: Mapping[str, tuple[int, ...]]
+
+
+def convert(source: str | os.PathLike[str], asked: Asked, axes: Axes, bounds: Bounds) -> ExportReport:
     """The report of the artifact that it wrote; see `undertow.convert`."""
-    asked = Asked(Path(path), frames_per_step, sample_rate_hz, labels, quantize, progress, time.monotonic())
-    if not asked.path.parent.is_dir():
-        raise ExportError(f"{path}: the folder does not exist; make it first")
-    batch_axis = (0 if time_axis else 1) if batch_axis is None else batch_axis
-    if frames_per_step < 1:
-        raise ExportError(f"frames_per_step is {frames_per_step}, expected 1 or more")
+    asked.check()
+    time_axis, batch_axis = axes.time, (0 if axes.time else 1) if axes.batch is None else axes.batch
     if time_axis < 0 or batch_axis < 0 or time_axis == batch_axis:
         raise ExportError(
             f"time_axis is {time_axis} and batch_axis {batch_axis}, expected two different axes, counted from 0"
         )
-    whole = _read(Path(source), batch_axis, time_axis, shapes)
-    step = _stepped(whole, frames_per_step)
+    whole = _read(Path(source), batch_axis, time_axis, axes.shapes)
+    asked.say("the step graph")
+    free, step = _stepped(whole, asked.frames_per_step, bounds)
+    return finished(step, asked, _origin(whole.model), _reference(whole, free, step, bounds))
+
+
+def _reference(whole: Whole, free: onnx.ModelProto, step: Step, bounds: Bounds) -> Reference:
+    """What the steps must give: the model's own outputs, or those of the model as it was asked to be approximated."""
     session = plain_session(whole.model)
-    runtime = f"ONNX Runtime {onnxruntime.__version__}, {whole.path.name} on the whole sequence"
-    reference = Reference(runtime, "model", {}, lambda _, sequence: _by_runtime(session, whole, step, sequence))
-    return finished(step, asked, _origin(whole.model), reference, BACKENDS)
+    runtime = f"ONNX Runtime {onnxruntime.__version__}, {whole.path.name}"
+
+    def exact(sequence: Frames) -> dict[str, np.ndarray]:
+        return _by_runtime(session, whole, step, sequence)
+
+    if step.running:
+        return Reference(f"{runtime} at each sequence's end", "model", {}, exact, last=True)
+    if not step.windows:
+        return Reference(f"{runtime} on the whole sequence", "model", {}, exact)
+    held = plain_session(windowed_model(free, step.windows))
+    window = ", ".join(map(str, bounds.window or ()))
+    return Reference(
+        f"{runtime} with attention held to a window of ({window})",
+        "model",
+        {},
+        lambda sequence: _by_runtime(held, whole, step, sequence),
+        exact,
+        (("window", window),),
+    )
 
 
 def _read(path: Path, batch_axis: int, time_axis: int, shapes: Mapping[str, tuple[int, ...]]) -> Whole:
@@ -110,8 +124,8 @@ def _frame(path: Path, port: Port, batch: int, time_axis: int, given: tuple[int,
     return tuple(int(d) for d in features)
 
 
-def _stepped(whole: Whole, frames_per_step: int) -> Step:
-    """The step graph. A model of a fixed batch of 1 is tried as it is for any batch, then with its reshapes freed."""
+def _stepped(whole: Whole, frames_per_step: int, bounds: Bounds) -> tuple[onnx.ModelProto, Step]:
+    """The model with free sizes, and its step graph. A model of a fixed batch of 1 is tried as it is for any batch, then with its reshapes freed."""
     model = _free(at_opset(whole.model, OLDEST_OPSET, whole.path), whole)
     feed = _feeds(whole)
     try:
@@ -119,7 +133,15 @@ def _stepped(whole: Whole, frames_per_step: int) -> Step:
     except ExportError:
         model = _free_reshapes(model, whole.batch_axis)
         _check_runs(model, feed)
-    return to_step(model, feed, time_axis=whole.time_axis, batch_axis=whole.batch_axis, frames_per_step=frames_per_step)
+    step = to_step(
+        model,
+        feed,
+        time_axis=whole.time_axis,
+        batch_axis=whole.batch_axis,
+        frames_per_step=frames_per_step,
+        bounds=bounds,
+    )
+    return model, step
 
 
 def _check_runs(model: onnx.ModelProto, feed: Callable[[int, int], Feed]) -> None:
@@ -199,7 +221,7 @@ def _by_runtime(
 ) -> dict[str, np.ndarray]:
     """What the model as it was read gives for the whole sequence, alone."""
     made = session.run(list(step.sources.values()), {n: _laid(array[None], whole) for n, array in sequence.items()})
-    return {n: np.moveaxis(np.asarray(a), step.time_axes[n], 0)[:, 0] for n, a in zip(step.sources, made, strict=True)}
+    return rows(step, dict(zip(step.sources, map(np.asarray, made), strict=True)))
 
 
 def _origin(model: onnx.ModelProto) -> Origin:

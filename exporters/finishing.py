@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Callable, Mapping
-from collections.abc import Sequence as Several
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 import numpy as np
+import onnx
 
 from ..engine.artifact import Artifact, Origin, StepSpec, write_artifact
 from ..engine.errors import ExportError
@@ -24,13 +24,17 @@ from .stepping import Outputs
 class Reference:
     """What the steps are compared with. noun: "module" or "model"; examples: values that it takes, by input.
 
-    outputs: what it gives for one whole sequence, alone; it may raise anything where it takes no such length.
+    outputs: what it gives for one whole sequence, alone; it may raise anything where it takes no such length. exact, approximate: where
+    `outputs` are those of an approximation, the model's own, and the options and their values. last: a sequence's last output counts alone.
     """
 
     name: str
     noun: str
     examples: Mapping[str, np.ndarray]
-    outputs: Callable[[Artifact, Sequence], dict[str, np.ndarray]]
+    outputs: Callable[[Sequence], dict[str, np.ndarray]]
+    exact: Callable[[Sequence], dict[str, np.ndarray]] | None = None
+    approximate: tuple[tuple[str, str], ...] = ()
+    last: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,35 +42,50 @@ class Asked:
     """What the caller asked for."""
 
     path: Path
-    frames_per_step: int
-    sample_rate_hz: float | None
-    labels: Several[str] | None
-    quantize: Kind | None
-    progress: Callable[[str], None] | None
-    began: float
+    frames_per_step: int = 1
+    sample_rate_hz: float | None = None
+    labels: tuple[str, ...] | None = None
+    quantize: Kind | None = None
+    progress: Callable[[str], None] | None = None
+    began: float = field(default_factory=time.monotonic)
+
+    def say(self, what: str) -> None:
+        """Tells the caller what is being done."""
+        if self.progress:
+            self.progress(what)
+
+    def check(self) -> None:
+        """Raises ExportError."""
+        if self.frames_per_step < 1:
+            raise ExportError(f"frames_per_step is {self.frames_per_step}, expected 1 or more")
+        if not self.path.parent.is_dir():
+            raise ExportError(f"{self.path}: the folder does not exist; make it first")
 
 
-def finished(step: Step, asked: Asked, origin: Origin, reference: Reference, backends: tuple[str, ...]) -> ExportReport:
+def finished(step: Step, asked: Asked, origin: Origin, reference: Reference) -> ExportReport:
     """The report of the artifact that it wrote. Raises ExportError, and writes nothing, where the steps differ from the reference."""
-    path, labels, progress = asked.path, asked.labels, asked.progress
-    spec = msgspec.structs.replace(
-        step.spec,
-        origin=origin,
-        sample_rate_hz=asked.sample_rate_hz,
-        labels=None if labels is None else tuple(labels),
-    )
-    check_labels(spec)
-    artifact = made(step.model, spec, path)
-    if progress:
-        progress(f"what the {reference.noun} gives for random sequences")
-    artifact = certified(
-        artifact, _truth(artifact, reference), quantize=asked.quantize, backends=backends, progress=progress
-    )
-    write_artifact(path, artifact.model, artifact.spec)
+    spec = msgspec.structs.replace(step.spec, origin=origin)
     notes = _notes(step, asked.frames_per_step, reference.noun)
-    return ExportReport(
-        path, artifact.spec, artifact.spec.certificate, notes, path.stat().st_size, time.monotonic() - asked.began
-    )
+    return written(step.model, spec, asked, lambda artifact: _truth(artifact, reference), notes)
+
+
+def written(
+    model: onnx.ModelProto,
+    spec: StepSpec,
+    asked: Asked,
+    truth: Callable[[Artifact], Truth],
+    notes: tuple[str, ...],
+) -> ExportReport:
+    """The report of the artifact of a step graph, once it has been compared with the truth and written."""
+    path = asked.path
+    spec = msgspec.structs.replace(spec, sample_rate_hz=asked.sample_rate_hz, labels=asked.labels)
+    check_labels(spec)
+    artifact = made(model, spec, path)
+    asked.say("what it gives for random sequences")
+    artifact = certified(artifact, truth(artifact), quantize=asked.quantize, progress=asked.progress)
+    write_artifact(path, artifact.model, artifact.spec)
+    seconds = time.monotonic() - asked.began
+    return ExportReport(path, artifact.spec, artifact.spec.certificate, notes, path.stat().st_size, seconds)
 
 
 def check_labels(spec: StepSpec) -> None:
@@ -85,7 +104,8 @@ def _truth(artifact: Artifact, reference: Reference) -> Truth:
     for length in lengths_for(artifact.spec):
         found = _of_length(length, artifact, reference, ways)
         sequences, expected = sequences + found[0], expected + found[1]
-    return Truth(reference.name, sequences, expected, reference.noun)
+    exact = None if reference.exact is None else [_whole(artifact, reference.exact, s) for s in sequences]
+    return Truth(reference.name, sequences, expected, reference.noun, exact, reference.approximate, reference.last)
 
 
 def _of_length(
@@ -96,7 +116,7 @@ def _of_length(
     for n in (length, -(-length // k) * k):
         sequences = random_sequences(ways, (n,), SEEDS)
         try:
-            return sequences, [_whole(artifact, reference, one) for one in sequences]
+            return sequences, [_whole(artifact, reference.outputs, one) for one in sequences]
         except Exception as error:  # the reference's own; a length that it does not take
             failed = error
     if length == max(lengths_for(artifact.spec)):
@@ -106,11 +126,19 @@ def _of_length(
     return [], []
 
 
-def _whole(artifact: Artifact, reference: Reference, sequence: Sequence) -> dict[str, np.ndarray]:
+def _whole(
+    artifact: Artifact, outputs: Callable[[Sequence], dict[str, np.ndarray]], sequence: Sequence
+) -> dict[str, np.ndarray]:
     """What the reference gives; nothing where the sequence is shorter than it takes."""
     if not artifact.spec.outputs_of(len(next(iter(sequence.values())))):
         return {o.name: np.zeros((0, *o.shape), o.dtype) for o in artifact.spec.outputs}
-    return reference.outputs(artifact, sequence)
+    return outputs(sequence)
+
+
+def rows(step: Step, outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The outputs of one sequence (T, *out); one that has no time axis is the last of its rows."""
+    axes = step.time_axes
+    return {name: np.moveaxis(a, axes[name], 0)[:, 0] if axes[name] >= 0 else a for name, a in outputs.items()}
 
 
 def _notes(step: Step, asked: int, noun: str) -> tuple[str, ...]:

@@ -79,8 +79,13 @@ def compare(
     reference: str,
     backends: tuple[str, ...],
     progress: Callable[[str], None] | None = None,
+    last: bool = False,
 ) -> list[Comparison]:
-    """Each backend beside what was expected. `ort`: all sequences as one batch; others: through the engine, in every cut."""
+    """Each backend beside what was expected. `ort`: all sequences as one batch; others: through the engine, in every cut.
+
+    last: of each sequence's outputs the last counts alone.
+    """
+    expected = last_alone(expected) if last else expected
     if progress:
         progress("what rounding alone does to the outputs")
     together = stepped_together(artifact, sequences)
@@ -95,11 +100,16 @@ def compare(
         except BackendError as error:
             found.append(Comparison(backend, reference, len(sequences), lengths, {}, allowed, str(error)))
             continue
-        each = [worst_errors(run, expected) for run in runs]
+        each = [worst_errors(last_alone(run) if last else run, expected) for run in runs]
         errors = {name: max(one[name] for one in each) for name in scale}
         relative = {name: relative_error(error, scale[name]) for name, error in errors.items()}
         found.append(Comparison(backend, reference, len(sequences), lengths, errors, allowed, max_rel_error=relative))
     return found
+
+
+def last_alone(outputs: Outputs) -> Outputs:
+    """The last output of each sequence, where it has one."""
+    return [{name: array[-1:] for name, array in one.items()} for one in outputs]
 
 
 def approximation(

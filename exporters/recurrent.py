@@ -106,8 +106,6 @@ def _forward_of(path: str, module: nn.Module) -> Any:
     """What `module` computes instead of its own forward, or None where it is left alone."""
     if isinstance(module, OverTime):
         return _over_time(path or "cell", module.cell)
-    if isinstance(module, nn.RNNCellBase):
-        return _refusing(_called(path, module), _CELL_IN_LOOP)
     if not isinstance(module, nn.RNNBase):
         return None
     name, kind = _called(path, module), module.mode.lower()
@@ -143,10 +141,6 @@ def _forward_of(path: str, module: nn.Module) -> Any:
     return forward
 
 
-_CELL_IN_LOOP = (
-    "cells that are called in a Python loop over time are not exported by this version; use "
-    "undertow.exporters.nn.OverTime(cell), which does the same with the same weights, or nn.RNN, nn.LSTM or nn.GRU"
-)
 _BIDIRECTIONAL = (
     "it is bidirectional: the first frame's output needs the last frame; use a forward layer "
     "(bidirectional=False), this version has no bounded lookahead"

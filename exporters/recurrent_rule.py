@@ -132,7 +132,7 @@ def _attributes(node: Node, which: int) -> dict[str, Any]:
 
 def _lookahead(node: Node, step: StepGraph) -> int:
     own = _property(node, LOOKAHEAD_KEY)
-    return int(own) if own is not None else step.lookahead
+    return int(own) if own is not None else step.bounds.lookahead
 
 
 def _checked(node: Node, step: StepGraph, layer: str) -> Frames:

@@ -52,14 +52,14 @@ def scores(node: Node, step: StepGraph) -> Sequence[Tensor]:
 
 def _band(node: Node, step: StepGraph) -> Band:
     found = node.whole.band(node.proto.output[0])
-    if found is None and step.window is None:
+    if found is None and step.bounds.window is None:
         raise node.refuse(
             "every frame attends to all frames of the sequence, or to all before it, so a step would need a memory without end",
             "mask the scores to a window of frames, or set window=(frames before, frames after) to approximate it; the difference is measured",
         )
     if found is None:
-        assert step.window is not None
-        found = Band((step.window[0],), (step.window[1],))
+        assert step.bounds.window is not None
+        found = Band((step.bounds.window[0],), (step.bounds.window[1],))
         step.windows[node.proto.output[0]] = found
     return found
 

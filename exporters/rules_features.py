@@ -115,7 +115,7 @@ def _reduced(node: Node, step: StepGraph, x: Frames, axes: list[int], keep: bool
 
 def _over_time(node: Node, step: StepGraph, x: Frames, axes: list[int], keep: bool) -> Frames:
     """The reduction of the frames so far: its value is a state. At a stream's last output that is the reduction of all frames."""
-    if not step.running:
+    if not step.bounds.running:
         plain_axis(node, x, x.time)
     if node.op not in _KINDS or (x.clock.per_step > 1):
         raise node.refuse(

@@ -22,21 +22,30 @@ def dtype_name(dtype: Any) -> DType:
     return cast(DType, name)
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What the user allows where a model needs the whole sequence.
+
+    window: frames before and after that an attention without a window of its own is held to. lookahead: frames that a reverse layer
+    sees beyond its own. running: a reduction over time is over the frames so far.
+    """
+
+    window: tuple[int, int] | None = None
+    lookahead: int = 0
+    running: bool = False
+
+
 @dataclass(slots=True)
 class StepGraph:
     """Grows node by node; the same node on the same inputs is written once. Names are made unique, never changed later.
 
     positions: what depends on the places of frames alone. shared: tensors that several rules use, by what they are. valid_input: the graph
     input that says how many frames are real, once asked for. opsets, ir_version: of the whole-sequence graph.
-    lookahead: frames that a reverse layer sees beyond its own.
-    running: reductions over time are over the frames so far. endless: no step comes after a stream's end, so nothing is past it.
-    window: frames before and after that an attention without a window of its own is held to; windows: the scores that it was used on.
+    endless: no step comes after a stream's end, so nothing is past it. windows: the scores that were held to `bounds.window`.
     """
 
     frames_per_step: int = 1
-    window: tuple[int, int] | None = None
-    lookahead: int = 0
-    running: bool = False
+    bounds: Bounds = field(default_factory=Bounds)
     endless: bool = False
     windows: dict[str, Any] = field(default_factory=dict)
     positions: dict[tuple[Any, ...], Any] = field(default_factory=dict)

@@ -22,7 +22,7 @@ from .rules import TIMED as WITH_TIME
 from .rules import attention_rule
 from .rules_attention import is_scores, scores
 from .scan_rule import scan_by
-from .step_graph import StepGraph, dtype_name
+from .step_graph import Bounds, StepGraph, dtype_name
 from .timing import delayed, settled, transposed
 from .tracked import BATCH, FEATURE, TIME, Final, Frames, Known, Node, Tensor, where
 from .worlds import LENGTHS, Feed, NeedsLonger, Worlds, value_free
@@ -30,6 +30,7 @@ from .worlds import LENGTHS, Feed, NeedsLonger, Worlds, value_free
 RULES = {**FRAMEWISE, "Scan": scan_by(FRAMEWISE)}
 TIMED = {*WITH_TIME, "Scan"}
 MAX_FRAMES_PER_STEP = 2**16
+NO_BOUNDS = Bounds()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +59,15 @@ def to_step(
     batch_axis: int,
     frames_per_step: int = 1,
     lone_name: str | None = None,
-    window: tuple[int, int] | None = None,
-    lookahead: int = 0,
-    running: bool = False,
+    bounds: Bounds = NO_BOUNDS,
 ) -> Step:
     """The step graph of `model`, whose inputs all have `batch_axis` and `time_axis`.
 
     feed: valid inputs for a batch and a length. frames_per_step: becomes a multiple of it where the model gives fewer outputs than
-    it gets frames. lone_name: what to call the one output that is left of several. window: frames before and after that an attention
-    without a window of its own is held to. lookahead: frames that a reverse recurrent layer sees beyond its own. running: a reduction over time is over the frames so far.
+    it gets frames. lone_name: what to call the one output that is left of several.
     """
     _check_operators(_reachable(model.graph, value_free(model.graph)))
-    walk, skipped = _Walk(model, Worlds(model, feed), time_axis, batch_axis, lone_name, window, lookahead, running), 0
+    walk, skipped = _Walk(model, Worlds(model, feed), time_axis, batch_axis, lone_name, bounds), 0
     while frames_per_step <= MAX_FRAMES_PER_STEP:
         try:
             return walk.steps_of(frames_per_step)
@@ -93,18 +91,14 @@ class _Walk:
     time_axis: int
     batch_axis: int
     lone_name: str | None
-    window: tuple[int, int] | None
-    lookahead: int
-    running: bool
+    bounds: Bounds
 
     def steps_of(self, frames_per_step: int, endless: bool = False) -> Step:
         """The step graph with so many frames a step. Raises NeedsMultiple. endless: see `StepGraph`."""
         graph, worlds, lone = self.model.graph, self.worlds, self.lone_name
         step = StepGraph(
             frames_per_step=frames_per_step,
-            window=self.window,
-            lookahead=self.lookahead,
-            running=self.running,
+            bounds=self.bounds,
             endless=endless,
             opsets=list(self.model.opset_import),
             ir_version=self.model.ir_version,

@@ -26,23 +26,28 @@ def whole_sequence(call: Call) -> onnx.ModelProto:
     """The ONNX graph of `call`, inputs and outputs named as in it. The module must be in evaluation mode."""
     free = torch.export.Dim.DYNAMIC
     axes = [{call.batch_axis: free, call.time_axis: free} for _ in call.input_names]
-    with torch.no_grad(), single_operators(call.module), _quiet(), _Rewritten():
+    with torch.no_grad(), single_operators(call.module), quiet(), _Rewritten():
         example = _probe(call)
         program = _traced(call, example, (tuple(axes),))
-        try:
-            exported = torch.onnx.export(
-                program,
-                dynamo=True,
-                verbose=False,
-                opset_version=OPSET,
-                custom_translation_table=TRANSLATIONS,
-                input_names=call.input_names,
-                output_names=call.output_names,
-            )
-        except Exception as error:  # likewise
-            raise ExportError(
-                f"torch cannot write the module as ONNX: {_first_line(error.__cause__ or error)}; replace the operation that it names"
-            ) from error
+        return as_onnx(program, call.input_names, call.output_names)
+
+
+def as_onnx(program: torch.export.ExportedProgram, inputs: list[str], outputs: list[str] | None) -> onnx.ModelProto:
+    """The program as an ONNX graph; outputs: their names, torch's own where None."""
+    try:
+        exported = torch.onnx.export(
+            program,
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            custom_translation_table=TRANSLATIONS,
+            input_names=inputs,
+            output_names=outputs,
+        )
+    except Exception as error:  # of many unrelated classes
+        raise ExportError(
+            f"torch cannot write the module as ONNX: {first_line(error.__cause__ or error)}; replace the operation that it names"
+        ) from error
     assert exported is not None
     return exported.model_proto
 
@@ -61,7 +66,7 @@ def _traced(call: Call, example: tuple[torch.Tensor, ...], shapes: Any) -> Any:
             raise
         except Exception as error:  # torch.export raises errors of many unrelated classes
             if more is options[-1] or not _fixed_size(error):
-                raise ExportError(_explained(error)) from error
+                raise ExportError(explained(error)) from error
     raise AssertionError("no options")
 
 
@@ -109,7 +114,7 @@ def _probe(call: Call) -> tuple[torch.Tensor, ...]:
     assert failed is not None
     shapes = {name: tuple(t.shape) for name, t in zip(call.input_names, call.sized(_BATCH, _LENGTHS[0]), strict=True)}
     raise ExportError(
-        f"the module fails on inputs of shapes {shapes} ({type(failed).__name__}: {_first_line(failed)}), and on all lengths of {_LENGTHS}; "
+        f"the module fails on inputs of shapes {shapes} ({type(failed).__name__}: {first_line(failed)}), and on all lengths of {_LENGTHS}; "
         f"it must take any number of streams (axis {call.batch_axis}) and any length, or any that is long enough (axis {call.time_axis}); see `time_axis`"
     ) from failed
 
@@ -118,24 +123,26 @@ def _fixed_size(error: Exception) -> bool:
     return any(words in str(error) for words in ("Constraints violated", "specialized", "inferred a static shape"))
 
 
-def _explained(error: Exception) -> str:
+def explained(error: Exception) -> str:
+    """Why torch could not trace the module, and what to do."""
     if _fixed_size(error):
         return (
             "the module works for one length or one batch size only: somewhere it takes a size as a Python number, as a loop over time, "
-            f"a reshape with a fixed size or a fixed mask does ({_first_line(error)}); use recurrent layers, and -1 in reshapes"
+            f"a reshape with a fixed size or a fixed mask does ({first_line(error)}); use recurrent layers, and -1 in reshapes"
         )
     return (
-        f"torch cannot trace the module: {type(error).__name__}: {_first_line(error)}; "
+        f"torch cannot trace the module: {type(error).__name__}: {first_line(error)}; "
         "what it computes must not depend on the values of frames in Python (use torch.where)"
     )
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of what the error says."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silences what torch's exporter says about itself and the user cannot act on, and nothing else."""
     loud = logging.getLogger(
         "torch.onnx._internal.exporter._registration"

@@ -35,7 +35,7 @@ def _one_operator_library():
 def _without_compiling(request, monkeypatch):
     """Certifies `ort` alone, for a compiled backend takes seconds a model; tests that ask for `compiled` have both."""
     if "compiled" not in request.fixturenames:
-        monkeypatch.setattr("undertow.exporters.torch_export.BACKENDS", ("ort",))
+        monkeypatch.setattr("undertow.exporters.certifying.BACKENDS", ("ort",))
 
 
 @pytest.fixture

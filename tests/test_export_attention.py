@@ -10,7 +10,7 @@ from torch.nn import functional as F  # noqa: E402
 
 import undertow as ut  # noqa: E402
 
-from .exporting import check_streamed, compiled, one_operator_library, without_compiling  # noqa: E402, F401
+from .torch_exports import check_whole, compiled, one_operator_library, without_compiling  # noqa: E402, F401
 
 
 class Attention(nn.Module):
@@ -91,7 +91,7 @@ def test_exact(name, tmp_path):
     module = make()
     report = ut.export(module, torch.randn(2, 48, 8), tmp_path / "m.onnx")
     assert (report.spec.delay, report.spec.frames_per_step) == shape
-    check_streamed(module, report, (4, 8, 60) if name == "chunks" else (1, 2, 5, 60))
+    check_whole(module, report.path, report.spec.inputs[0].shape, (4, 8, 60) if name == "chunks" else (1, 2, 5, 60))
 
 
 def test_exact_when_compiled(tmp_path, compiled):  # noqa: F811
@@ -99,7 +99,7 @@ def test_exact_when_compiled(tmp_path, compiled):  # noqa: F811
     module = Attention("layer", (4, 2), before=nn.Conv1d(8, 8, 3, padding=1))
     report = ut.export(module, torch.randn(2, 48, 8), tmp_path / "m.onnx")
     assert [p.backend for p in report.parity] == ["ort", "numba"]
-    check_streamed(module, report, (1, 2, 60), backend="numba")
+    check_whole(module, report.path, report.spec.inputs[0].shape, (1, 2, 60), backend="numba")
 
 
 @pytest.mark.parametrize("kind", ["causal", "whole"])

@@ -10,7 +10,7 @@ from torch.nn import functional as F  # noqa: E402
 
 import undertow as ut  # noqa: E402
 
-from .exporting import Body, check_streamed, compiled, one_operator_library, without_compiling  # noqa: E402, F401
+from .torch_exports import Body, check_whole, compiled, one_operator_library, without_compiling  # noqa: E402, F401
 
 C = nn.Conv1d
 
@@ -167,7 +167,7 @@ def test_exact(name, tmp_path):
     spec = report.spec
     assert (spec.delay, spec.frames_per_step, spec.outputs_per_step) == shape
     lengths = (4, 8, 40) if shortest is None else (shortest, shortest + 1, 7, 10, 33)
-    check_streamed(module, report, lengths)
+    check_whole(module, report.path, report.spec.inputs[0].shape, lengths)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,13 @@ def test_exact_when_compiled(name, tmp_path, compiled):  # noqa: F811
     module = Body(function, **parts)
     report = ut.export(module, torch.randn(2, 48, 4), tmp_path / "m.onnx")
     assert [p.backend for p in report.parity] == ["ort", "numba"]
-    check_streamed(module, report, (4, 8, 40) if shortest is None else (shortest, 7, 33), backend="numba")
+    check_whole(
+        module,
+        report.path,
+        report.spec.inputs[0].shape,
+        (4, 8, 40) if shortest is None else (shortest, 7, 33),
+        backend="numba",
+    )
 
 
 @pytest.mark.parametrize("length", [1, 2])
@@ -199,7 +205,7 @@ def test_raw_samples(tmp_path):
     report = ut.export(module, torch.randn(2, 100), tmp_path / "m.onnx")
     assert (report.spec.inputs[0].shape, report.spec.frames_per_step, report.spec.delay) == ((), 4, 12)
     assert "a step takes 4 frames, not 1" in str(report)
-    check_streamed(module, report, (16, 17, 19, 20, 21, 100))
+    check_whole(module, report.path, report.spec.inputs[0].shape, (16, 17, 19, 20, 21, 100))
 
 
 def test_frames_per_step(tmp_path):
@@ -207,7 +213,7 @@ def test_frames_per_step(tmp_path):
     module = Body(*CASES["conv, lstm"][:1], **CASES["conv, lstm"][1])
     report = ut.export(module, torch.randn(2, 48, 4), tmp_path / "m.onnx", frames_per_step=5)
     assert (report.spec.frames_per_step, report.spec.outputs_per_step) == (5, 5)
-    check_streamed(module, report, (1, 4, 5, 6, 33))
+    check_whole(module, report.path, report.spec.inputs[0].shape, (1, 4, 5, 6, 33))
 
 
 def test_states_are_no_larger_than_they_must_be(tmp_path):

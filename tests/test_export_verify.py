@@ -95,7 +95,7 @@ def factory(tmp_path, monkeypatch):
     """A module `made_for_export` in the current folder."""
     (tmp_path / "made_for_export.py").write_text(SOURCE)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("undertow.exporters.torch_export.BACKENDS", ("ort",))
+    monkeypatch.setattr("undertow.exporters.certifying.BACKENDS", ("ort",))
     monkeypatch.setattr("sys.path", __import__("sys").path[:])
     monkeypatch.delitem(__import__("sys").modules, "made_for_export", raising=False)
 

@@ -65,7 +65,7 @@ class _Derivation:
     def _computed(self, name: str) -> Frames:
         worlds, proto = self.whole.worlds, self.whole.producer(name)
         if proto is None or not proto.input:
-            raise self._refusal(name, "a table that is as long as its longest sequence")
+            raise self._refusal(name, "a table that ends")
         if proto.op_type == "Range":
             return self._range(name, [worlds.known[i] for i in proto.input])
         inputs: list[Tensor | None] = []
@@ -73,7 +73,9 @@ class _Derivation:
             known = Known(i, worlds.known[i]) if i else None
             inputs.append(self.of(i) if known is not None and _moves(known, self.time) else known)
         if not any(isinstance(v, Frames) for v in inputs):
-            raise self._refusal(name, f"what {where(proto)} makes of the length")
+            table = proto.op_type in ("Slice", "Gather")
+            what = f"'{proto.input[0]}', a table that ends" if table else f"what {where(proto)} makes of the length"
+            raise self._refusal(name, what)
         shapes = tuple(worlds.shapes.get(o, ()) for o in proto.output)
         results = self.rules(Node(proto, tuple(inputs), shapes, worlds.sizes, self.whole), self.step)
         found = results[list(proto.output).index(name)]

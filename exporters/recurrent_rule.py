@@ -132,6 +132,7 @@ def _attributes(node: Node, which: int) -> dict[str, Any]:
 
 def _lookahead(node: Node, step: StepGraph) -> int:
     own = _property(node, LOOKAHEAD_KEY)
+    step.used.update(() if own is not None else ("lookahead",))
     return int(own) if own is not None else step.bounds.lookahead
 
 

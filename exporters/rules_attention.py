@@ -61,6 +61,7 @@ def _band(node: Node, step: StepGraph) -> Band:
         assert step.bounds.window is not None
         found = Band((step.bounds.window[0],), (step.bounds.window[1],))
         step.windows[node.proto.output[0]] = found
+        step.used.add("window")
     return found
 
 

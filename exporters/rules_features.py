@@ -122,6 +122,7 @@ def _over_time(node: Node, step: StepGraph, x: Frames, axes: list[int], keep: bo
             f"it is a {node.op} over time of {x.clock.per_step} frames a step",
             "a running value is a sum, mean, largest or smallest, of one frame a step",
         )
+    step.used.add("reduce")
     kind, rest = _KINDS[node.op], [a for a in axes if a != x.time]
     fill = {"Max": -np.inf, "Min": np.inf}.get(kind, 0.0)
     x = masked(step, x, fill, left=x.clock.delay > 0, right=False)

@@ -70,15 +70,8 @@ def slice_time(node: Node, step: StepGraph, x: Frames, bounds: Sequence[tuple[in
     fixed = len(set(sizes)) > 1 and len({b for _, b in bounds}) == 1 and 0 <= bounds[0][1] < _NO_END
     left_out = {min(0, (b if b >= 0 else b + size) - size) for (_, b), size in zip(bounds, sizes, strict=True)}
     if len(first) > 1 or len(left_out) > 1 or fixed or stride < 1:
-        what = (
-            "the last frames"
-            if len(first) > 1
-            else "the first frames"
-            if fixed
-            else "frames backwards"
-            if stride < 1
-            else "frames"
-        )
+        kinds = {"frames backwards": stride < 1, "the last frames": len(first) > 1, "the first frames": fixed}
+        what = next((words for words, so in kinds.items() if so), "frames")
         raise node.refuse(
             f"it selects {what} along axis {x.time}, the time axis, which depends on how long the sequence is",
             "give the output of every frame, and take the last one (or the wanted ones) from what the stream gives",

@@ -41,13 +41,15 @@ class StepGraph:
 
     positions: what depends on the places of frames alone. shared: tensors that several rules use, by what they are. valid_input: the graph
     input that says how many frames are real, once asked for. opsets, ir_version: of the whole-sequence graph.
-    endless: no step comes after a stream's end, so nothing is past it. windows: the scores that were held to `bounds.window`.
+    endless: no step comes after a stream's end, so nothing is past it. windows: the scores that were held to `bounds.window`; used: which of the bounds some
+    layer needed.
     """
 
     frames_per_step: int = 1
     bounds: Bounds = field(default_factory=Bounds)
     endless: bool = False
     windows: dict[str, Any] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
     positions: dict[tuple[Any, ...], Any] = field(default_factory=dict)
     valid_input: str | None = None
     opsets: list[onnx.OperatorSetIdProto] = field(default_factory=list)

@@ -121,6 +121,7 @@ class _Walk:
             raise ExportError(
                 f"every output ({', '.join(finals)}) is a state after the last frame, known only at the end; return the layer's output of every frame"
             )
+        _check_bounds(step)
         outputs = _together(step, outputs)
         if not endless and ends_with_steps(next(iter(outputs.values())).clock, frames_per_step):
             return self.steps_of(frames_per_step, endless=True)
@@ -153,6 +154,18 @@ def _as_whole(step: StepGraph, given: Frames, time_axis: int) -> Frames:
     shapes = tuple(tuple(s[i] for i in order) for s in given.shapes)
     back = [order.index(i) for i in range(len(order))]
     return transposed(step, replace(given, labels=labels, shapes=shapes), back, f"{given.name}.turned")
+
+
+def _check_bounds(step: StepGraph) -> None:
+    """Raises ExportError where something was asked for that no layer needs."""
+    bounds = step.bounds
+    for option, value, why in (
+        ("window", bounds.window, "every attention has a window of its own, or there is none"),
+        ("lookahead", bounds.lookahead or None, "no layer runs backwards"),
+        ("reduce", "running" if bounds.running else None, "nothing is reduced over time"),
+    ):
+        if value is not None and option not in step.used:
+            raise ExportError(f"{option} is {value!r}, and changes nothing: {why}; leave it out")
 
 
 def _together(step: StepGraph, outputs: dict[str, Frames]) -> dict[str, Frames]:

@@ -91,25 +91,56 @@ REFUSED = {
         lambda: Around(lambda m, x, y, h: y.softmax(0)),
         r"axis 0, the batch; streams must not depend",
     ),
-    "cumsum": (lambda: Around(lambda m, x, y, h: y.cumsum(1)), r"CumSum.*axis 1, the time axis"),
-    "flip": (lambda: Around(lambda m, x, y, h: y.flip(1)), r"Slice.*selects frames along axis 1"),
+    "flip": (lambda: Around(lambda m, x, y, h: y.flip(1)), r"Slice.*selects frames backwards along axis 1"),
+    "first frames": (lambda: Around(lambda m, x, y, h: y[:, :5]), r"Slice.*selects the first frames along axis 1"),
+    "frames one after the other": (
+        lambda: Around(lambda m, x, y, h: torch.cat([x, y], 1)),
+        r"Concat.*joins sequences of frames one after the other.*along features",
+    ),
+    "several beginnings late": (
+        lambda: Around(
+            lambda m, x, y, h: torch.cat([m.first.expand(x.shape[0], -1, -1), m.conv(y.mT).mT], 1),
+            first=nn.Parameter(torch.randn(1, 2, 4)),
+            conv=nn.Conv1d(4, 4, 3, padding=1),
+        ),
+        r"Concat.*frames of several values before frames that come 1 late.*zeros",
+    ),
+    "several ends": (
+        lambda: Around(
+            lambda m, x, y, h: torch.cat([y, m.last.expand(x.shape[0], -1, -1)], 1),
+            last=nn.Parameter(torch.randn(1, 2, 4)),
+        ),
+        r"Concat.*frames of several values after the last frame.*one value",
+    ),
+    "other rates": (
+        lambda: Around(lambda m, x, y, h: (y, m.conv(y.mT).mT), conv=nn.Conv1d(4, 4, 2, stride=2)),
+        r"outputs have different numbers of frames.*export them apart",
+    ),
+    "rates that meet": (
+        lambda: Around(
+            lambda m, x, y, h: y + y.repeat_interleave(2, 1)[:, : x.shape[1]],
+        ),
+        r"Slice.*selects frames along axis 1",
+    ),
+    "circular": (
+        lambda: Around(lambda m, x, y, h: m.conv(y.mT).mT, conv=nn.Conv1d(4, 4, 3, padding=1, padding_mode="circular")),
+        r"(joins sequences|pads time by .* in mode 'wrap'|selects the last frames)",
+    ),
+    "norm over time": (
+        lambda: Around(lambda m, x, y, h: m.norm(y.mT).mT, norm=nn.GroupNorm(2, 4)),
+        r"in module 'norm'.*puts values of different frames or streams into one axis",
+    ),
     "attention": (
         lambda: Around(lambda m, x, y, h: (x @ y.transpose(1, 2)).softmax(-1) @ y),
-        r"MatMul.*combines every frame with every other frame",
-    ),
-    "convolution": (
-        lambda: Around(
-            lambda m, x, y, h: m.conv(y.transpose(1, 2)).transpose(1, 2), conv=nn.Conv1d(4, 4, 3, padding=1)
-        ),
-        r"Conv, in module 'conv'.*convolution over time \(kernel of 3 frames",
+        r"MatMul.*memory without end.*window=",
     ),
     "stacked frames": (
         lambda: Around(lambda m, x, y, h: y.reshape(y.shape[0], -1).unsqueeze(1) + x[..., :1]),
-        r"puts values of different frames",
+        r"different numbers of frames: 4 and 1 a step",
     ),
     "position": (
-        lambda: Around(lambda m, x, y, h: y + torch.arange(x.shape[1], device=x.device)[:, None]),
-        r"depends on the position of the frame in the sequence",
+        lambda: Around(lambda m, x, y, h: y + m.table[: x.shape[1]], table=nn.Parameter(torch.randn(2000, 4))),
+        r"depends on the position of the frame in the sequence.*a table that ends.*torch\.arange",
     ),
     "length as a value": (
         lambda: Around(lambda m, x, y, h: y / x.shape[1]),
@@ -121,7 +152,7 @@ REFUSED = {
     ),
     "state from frames": (
         lambda: Around(lambda m, x, y, h: m.gru(x, y[:, :1].transpose(0, 1).contiguous())[0]),
-        r"(selects frames along axis 1|initial_h is computed from the frames)",
+        r"(selects the first frames along axis 1|initial_h is computed from the frames)",
     ),
     "constant output": (
         lambda: Around(lambda m, x, y, h: (y, torch.ones(3))),
@@ -148,15 +179,20 @@ def test_refused(case, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"lookahead": 3}, "lookahead is 3.*lookahead=0"),
-        ({"frames_per_step": 2}, "frames_per_step is 2.*frames_per_step=1"),
+        ({"lookahead": 3}, "lookahead is 3, and changes nothing: no layer runs backwards"),
+        ({"lookahead": -1}, "lookahead is -1, expected"),
+        ({"window": 5}, r"window is \(5, 0\), and changes nothing"),
+        ({"window": (5, -1)}, r"window is \(5, -1\), expected"),
+        ({"reduce": "running"}, "reduce is 'running', and changes nothing"),
+        ({"reduce": "all"}, "reduce is 'all', expected 'running'"),
+        ({"frames_per_step": 0}, "frames_per_step is 0, expected 1 or more"),
         ({"time_axis": -2}, "time_axis is -2"),
         ({"time_axis": 5}, "input 'input': the example has shape .*time axis"),
         ({"labels": ["a", "b"]}, "2 labels are given"),
     ],
 )
 def test_refused_options(options, message, tmp_path):
-    """An option that this version does not support is refused and never ignored."""
+    """An option that makes no sense, or that nothing in the module needs, is refused and never ignored."""
     with pytest.raises(ut.ExportError, match=message):
         ut.export(nn.GRU(4, 4, batch_first=True), torch.randn(2, 5, 4), tmp_path / "m.onnx", **options)
 
@@ -186,14 +222,14 @@ def test_refused_things(tmp_path):
 
 def test_failed_parity_leaves_no_file(tmp_path, monkeypatch):
     """Where the step graph is not the module, the export fails with the errors and writes nothing."""
-    from undertow.exporters import torch_export
+    from undertow.exporters import certifying, torch_export
 
     def wrong(*args):
-        return [{name: a + 1 for name, a in one.items()} for one in original(*args)]
+        return {name: a + 1 for name, a in original(*args).items()}
 
     original = torch_export._by_torch
     monkeypatch.setattr(torch_export, "_by_torch", wrong)
-    monkeypatch.setattr(torch_export, "BACKENDS", ("ort",))
+    monkeypatch.setattr(certifying, "BACKENDS", ("ort",))
     with pytest.raises(ut.ExportError, match=r"the step graph is not the module.*worst absolute error output 1"):
         ut.export(nn.GRU(4, 4, batch_first=True), torch.randn(2, 5, 4), tmp_path / "m.onnx")
     assert list(tmp_path.iterdir()) == []

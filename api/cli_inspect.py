@@ -15,14 +15,30 @@ from .engine.layout import Layout
 @click.command("inspect")
 @click.argument("model", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
-def inspect_command(model: Path, as_json: bool) -> None:
+@click.option(
+    "--graph", type=click.Path(dir_okay=False, path_type=Path), help="Draw the step graph to this SVG file as well."
+)
+def inspect_command(model: Path, as_json: bool, graph: Path | None) -> None:
     """Print a step artifact's inputs, outputs, states, delay, bytes per stream, and which backends run it and why not."""
     artifact = read_artifact(model)
+    if graph is not None:
+        _draw(artifact, graph)
     summary = summarise(artifact)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(summary)).decode())
         return
     _print(artifact, summary)
+
+
+def _draw(artifact: Artifact, path: Path) -> None:
+    from .drawing import drawing
+
+    try:
+        path.write_text(drawing(artifact), encoding="utf-8")
+    except OSError as error:
+        raise click.BadParameter(
+            f"{path}: cannot be written ({error.strerror or error})", param_hint="--graph"
+        ) from error
 
 
 def summarise(artifact: Artifact) -> dict[str, Any]:
@@ -45,6 +61,7 @@ def summarise(artifact: Artifact) -> dict[str, Any]:
         "row_bytes": Layout.of(spec).row_bytes,
         "backends": {"numba": reasons or "runs", "ort": onnxruntime.get_available_providers()},
         "certificate": [msgspec.to_builtins(p) for p in spec.certificate],
+        "approximations": [msgspec.to_builtins(a) for a in spec.approximations],
     }
 
 
@@ -62,6 +79,8 @@ def _initial(state: StateSpec) -> str:
 def _print(artifact: Artifact, summary: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
+
+    from .exporters.report import approximated, stated
 
     console, table = (
         Console(highlight=False, markup=False),
@@ -85,9 +104,6 @@ def _print(artifact: Artifact, summary: dict[str, Any]) -> None:
         f"backend numba    {summary['backends']['numba'] if isinstance(summary['backends']['numba'], str) else 'no: ' + '; '.join(summary['backends']['numba'])}",
         f"backend ort      {', '.join(summary['backends']['ort'])}",
     ]
-    for p in spec.certificate:
-        worst = ", ".join(f"{name} {error:.1e}" for name, error in p.max_abs_error.items())
-        lines.append(
-            f"certificate      {p.backend} against {p.reference}: {p.sequences} sequences of {list(p.lengths)} frames, worst error {worst}"
-        )
+    lines += [f"certificate      {stated(p)}" for p in spec.certificate]
+    lines += [f"by request       {approximated(a)}" for a in spec.approximations]
     console.print("\n".join(line for line in lines if line))

@@ -65,7 +65,7 @@ class _Reader:
         self.artifact, self.spec, self.graph = artifact, artifact.spec, artifact.model.graph
         self.free = value_free(self.graph)
         self.arrays = {t.name: t for t in self.graph.initializer}
-        self.shapes = _shapes(artifact.model)
+        self.shapes = _shapes(artifact)
         self.clock = _clock(artifact, self.free)
         self.boxes: list[Box] = []
         self.arrows: list[Arrow] = []
@@ -272,16 +272,17 @@ def _state(state: StateSpec) -> Box:
     return Box("state", "state", state.name, [f"{state.dtype}, {size}", first], tuple(state.shape))
 
 
-def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
-    """Of each tensor the shape without the batch's axis, where ONNX can infer it."""
+def _shapes(artifact: Artifact) -> dict[str, tuple[int, ...]]:
+    """Of each tensor the shape without the batch's axis, where ONNX can infer it; of each constant its shape."""
     from onnx import shape_inference
 
-    inferred = shape_inference.infer_shapes(model).graph
+    inferred, batched = shape_inference.infer_shapes(artifact.model).graph, artifact.spec.batchable
     found = {t.name: tuple(t.dims) for t in inferred.initializer}
     for info in [*inferred.value_info, *inferred.input, *inferred.output]:
         dims = info.type.tensor_type.shape.dim
-        if info.type.tensor_type.HasField("shape") and sum(not d.HasField("dim_value") for d in dims) <= 1:
-            found[info.name] = tuple(d.dim_value for d in dims if d.HasField("dim_value"))
+        sizes = tuple(d.dim_value for d in dims if d.HasField("dim_value"))
+        if info.type.tensor_type.HasField("shape") and len(dims) - len(sizes) <= batched:
+            found[info.name] = sizes if batched else sizes[1:]
     return found
 
 

@@ -17,14 +17,17 @@ def stepped_alone(artifact: Artifact, sequences: list[Sequence]) -> Outputs:
 
 
 def stepped_together(artifact: Artifact, sequences: list[Sequence]) -> Outputs:
-    """All sequences as one batch, frame by frame, in ONNX Runtime; a sequence that is over leaves the batch."""
+    """All sequences as one batch, frame by frame, in ONNX Runtime, if the graph takes one; a sequence that is over leaves it."""
+    if not artifact.spec.batchable:
+        return stepped_alone(artifact, sequences)
     return _stepped(plain_session(artifact.model), artifact, sequences)
 
 
 def _stepped(session: onnxruntime.InferenceSession, artifact: Artifact, sequences: list[Sequence]) -> Outputs:
     spec, k = artifact.spec, artifact.spec.frames_per_step
     lengths = np.array([len(next(iter(s.values()))) for s in sequences])
-    totals = [spec.outputs_of(n) if n else 0 for n in lengths]
+    stepped = lengths if spec.valid_input else lengths - lengths % k  # only who knows what is real steps over a part
+    totals = [spec.outputs_of(n) if n else 0 for n in stepped]
     hidden = spec.delay * spec.outputs_per_step // k
     counts = np.array([-(-(total + hidden) // spec.outputs_per_step) if total else 0 for total in totals])
     states = {s.name: np.stack([s.initial_value()] * len(sequences)) for s in spec.states}

@@ -17,6 +17,8 @@ from undertow.cli_export import export_command, verify_command  # noqa: E402
 from undertow.engine.artifact import write_artifact  # noqa: E402
 from undertow.exporters import parity, verifying  # noqa: E402
 
+from .step_graph import lookahead_step  # noqa: E402
+
 
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory):
@@ -37,21 +39,78 @@ def test_verify(artifact):
     assert "verified" in str(report)
 
 
-def test_verify_sees_a_wrong_backend(artifact, monkeypatch):
-    """A backend whose outputs are off by more than float32 explains fails the verification, by name."""
+def off_by(monkeypatch, wrong, backend="numba"):
+    """Engines of that backend give `wrong(cut, outputs)`."""
     original = parity.stepped_by_engine
 
-    def off(model, sequences, backend):
-        scale = 1.001 if backend == "numba" else 1.0
-        return [{n: a * np.float32(scale) for n, a in one.items()} for one in original(model, sequences, backend)]
+    def changed(model, sequences, asked):
+        runs = original(model, sequences, asked)
+        if asked != backend:
+            return runs
+        return {cut: [{n: wrong(cut, a) for n, a in one.items()} for one in run] for cut, run in runs.items()}
 
-    monkeypatch.setattr(parity, "stepped_by_engine", off)
+    monkeypatch.setattr(parity, "stepped_by_engine", changed)
+
+
+def test_verify_sees_a_wrong_backend(artifact, monkeypatch):
+    """A backend whose outputs are off by 2e-5 of themselves, more than float32 explains here, fails the verification, by name."""
+    off_by(monkeypatch, lambda cut, a: a * np.float32(1.00002))
     report = ut.verify(artifact)
     assert not report.ok
     assert report.problems == ("engine:numba disagrees with the step graph",)
     result = CliRunner().invoke(verify_command, [str(artifact), "--json"])
     assert result.exit_code == 1
     assert json.loads(result.stdout)["ok"] is False
+
+
+@pytest.mark.parametrize("wrong", ["whole", "one by one", "random chunks"])
+def test_verify_sees_a_wrong_cut(artifact, monkeypatch, wrong):
+    """Each way to cut sequences into chunks is looked at: an error in one of them alone is found."""
+    off_by(monkeypatch, lambda cut, a: a + np.float32(1e-3) * (cut == wrong))
+    report = ut.verify(artifact)
+    assert not report.ok
+    assert report.lines[1].max_abs_error["output"] == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_verify_looks_at_real_sequences(artifact, monkeypatch, tmp_path):
+    """What a backend does wrong with real values alone, here large ones, is found with a real sequence and not without."""
+    off_by(monkeypatch, lambda cut, a: a + np.float32(1e-3) * (len(a) == 33))
+    assert ut.verify(artifact).ok
+    real = np.random.default_rng(0).normal(0, 30, (33, 3)).astype(np.float32)
+    report = ut.verify(artifact, [real, {"input": real[:4]}])
+    assert not report.ok
+    assert report.lines[0].sequences == len(parity.lengths_for(ut.read_artifact(artifact).spec)) * parity.SEEDS + 2
+    np.save(tmp_path / "real.npy", real)
+    np.savez(tmp_path / "named.npz", input=real[:5])
+    command = [str(artifact), "--sequence", str(tmp_path / "named.npz")]
+    assert CliRunner().invoke(verify_command, command).exit_code == 0
+    assert CliRunner().invoke(verify_command, [*command, "--sequence", str(tmp_path / "real.npy")]).exit_code == 1
+
+
+def test_verify_refuses_sequences(artifact, tmp_path):
+    """A sequence that the model does not take is refused with its place, what it is and what was expected; no code in a file is run."""
+    cases = {
+        r"sequence 0, input 'input': has shape \(5, 4\), expected \(T, 3\) with T of 1 or more": [np.zeros((5, 4), np.float32)],
+        r"sequence 1, input 'input': has a number that is not finite": [np.zeros((5, 3)), np.full((2, 3), np.nan)],
+        r"sequence 0, input 'input': is complex128, the model takes float32": [np.zeros((5, 3), complex)],
+        r"sequence 0: has inputs \['x'\], the model takes \['input'\]": [{"x": np.zeros((5, 3))}],
+    }
+    for message, given in cases.items():
+        with pytest.raises(ut.FrameError, match=message):
+            ut.verify(artifact, given)
+    np.save(tmp_path / "evil.npy", np.array([Evil()], object), allow_pickle=True)
+    error = CliRunner().invoke(verify_command, [str(artifact), "--sequence", str(tmp_path / "evil.npy")]).exception
+    assert isinstance(error, ut.FrameError)
+    assert "is not a .npy or .npz file of plain numbers" in str(error)
+
+
+@pytest.mark.parametrize(("delay", "frames_per_step"), [(0, 1), (3, 1), (4, 2)])
+def test_verify_of_delay_and_rate(tmp_path, delay, frames_per_step):
+    """Artifacts whose outputs trail their inputs, or whose steps take several frames, are verified like any other."""
+    path, made = tmp_path / "m.onnx", lookahead_step(delay, frames_per_step=frames_per_step)
+    write_artifact(path, made.model, made.spec)
+    report = ut.verify(path)
+    assert all(line.ok and not line.problem for line in report.lines), str(report)
 
 
 def test_verify_without_any_backend(artifact, monkeypatch):
@@ -128,7 +187,7 @@ def test_export_command(factory, tmp_path):
     before = spec.origin.weights_sha256
     result = run("made_for_export:ready", "-o", "m.onnx")
     assert result.exit_code == 0, result.output
-    assert "worst absolute error" in result.stdout
+    assert "worst errors" in result.stdout
     assert ut.read_artifact(tmp_path / "m.onnx").spec.origin.weights_sha256 != before
 
 

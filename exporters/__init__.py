@@ -170,7 +170,8 @@ def adopt(
     shapes: of one frame, or of one stream's state, where the graph leaves axes of no fixed size.
     batch_axes: of inputs and states, where it is not seen: axis 0 of frames, the axis of free size or size 1 of states.
     time_axis: where frames have an axis of time. Of size 1 it is no part of the frame. It is the last where frames_per_step > 1.
-    frames_per_step, outputs_per_step: how many elements along that axis a step takes and gives, such as 512 samples and 1.
+    frames_per_step, outputs_per_step: how many elements along that axis a step takes and gives, such as 512 samples and 1. What is
+        left at the end of a stream, less than a step, is not stepped.
     reference, reference_time_axis: a whole-sequence ONNX model of the same names, which the steps are compared with too.
     sample_rate_hz, labels: kept in the artifact.
 

@@ -7,13 +7,14 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from ..engine.artifact import StateSpec, StepSpec, TensorSpec
+from ..engine.artifact import Stage, StateSpec, StepSpec, TensorSpec
 from ..engine.errors import ExportError
 from .batching import Batched
-from .joining import opset
+from .joining import opset, rename
 from .placing import Axes, Place
 from .plain import pruned
 from .roles import Roles
+from .step_graph import dtype_name
 
 LAST = np.iinfo(np.int64).max
 
@@ -45,7 +46,9 @@ class _Border:
         elif axes is not None:
             attributes["axes"] = axes
         name = self.fresh(wish)
-        nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
+        node = helper.make_node(kind, inputs, [name], name=name)
+        node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
+        nodes.append(node)
         return name
 
     def ints(self, values: list[int]) -> str:
@@ -84,9 +87,15 @@ def bounded(
         states=tuple(states),
         frames_per_step=axes.frames_per_step,
         outputs_per_step=axes.outputs_per_step,
+        lengths=_whole_steps(axes.frames_per_step, axes.outputs_per_step),
         batchable=not graph.reason,
     )
     return _assembled(border, graph, spec), spec
+
+
+def _whole_steps(frames: int, outputs: int) -> tuple[Stage, ...]:
+    """A graph that takes so many frames at once says nothing about fewer: what is left at the end of a stream is not stepped."""
+    return ((1, 0, frames), (outputs, 0, 1)) if frames > 1 and outputs > 1 else ()
 
 
 def _frame(border: _Border, place: Place, axes: Axes) -> tuple[TensorSpec, list[StateSpec]]:
@@ -103,13 +112,13 @@ def _frame(border: _Border, place: Place, axes: Axes) -> tuple[TensorSpec, list[
         last = border.add(nodes, "Concat", [kept, last], f"{place.name}.overlapped", axis=along + 1)
         cut = [border.ints(v) for v in ([-extra], [LAST], [along + 1])]
         nodes.append(helper.make_node("Slice", [last, *cut], [after], name=after))
-        states.append(StateSpec(kept, after, shape, place.dtype))
+        states.append(StateSpec(kept, after, shape, dtype_name(place.dtype)))
         sizes[along] -= extra
     last = _turned_in(border, place, last)
     if last != place.name:
         border.names[place.name] = last
     frame = tuple(sizes) if place.time is None else tuple(sizes[1:])
-    return TensorSpec(place.name, frame, place.dtype), states
+    return TensorSpec(place.name, frame, dtype_name(place.dtype)), states
 
 
 def _state(border: _Border, graph: Batched, name: str, after: str, initial: np.ndarray | None) -> StateSpec:
@@ -126,12 +135,12 @@ def _state(border: _Border, graph: Batched, name: str, after: str, initial: np.n
         border.names[name] = last
     _turned_out(border, result, squeeze=None)
     first = 0.0 if initial is None else np.ascontiguousarray(initial, np.dtype(place.dtype).newbyteorder("<")).tobytes()
-    return StateSpec(name, after, place.frame, place.dtype, first)
+    return StateSpec(name, after, place.frame, dtype_name(place.dtype), first)
 
 
 def _output(border: _Border, place: Place, axes: Axes) -> TensorSpec:
     _turned_out(border, place, squeeze=place.time if axes.outputs_per_step == 1 else None)
-    return TensorSpec(place.name, place.frame, place.dtype)
+    return TensorSpec(place.name, place.frame, dtype_name(place.dtype))
 
 
 def _turned_in(border: _Border, place: Place, last: str) -> str:
@@ -163,8 +172,7 @@ def _turned_out(border: _Border, place: Place, squeeze: int | None) -> None:
 def _assembled(border: _Border, graph: Batched, spec: StepSpec) -> onnx.ModelProto:
     body = onnx.ModelProto()
     body.CopyFrom(graph.model)
-    for node in body.graph.node:
-        _renamed(node, border.names)
+    rename(body.graph, border.names)
     batch = "B" if spec.batchable else 1
     k, m = spec.frames_per_step, spec.outputs_per_step
     given = [_value(t, batch, k) for t in spec.inputs] + [_value(s, batch) for s in spec.states]
@@ -182,18 +190,6 @@ def _assembled(border: _Border, graph: Batched, spec: StepSpec) -> onnx.ModelPro
     model = pruned(model)
     onnx.checker.check_model(model)
     return model
-
-
-def _renamed(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
-    """What the node reads and writes by its name between the borders, in graphs inside of it too."""
-    node.input[:] = [names.get(name, name) for name in node.input]
-    node.output[:] = [names.get(name, name) for name in node.output]
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            for value in attribute.g.output:
-                value.name = names.get(value.name, value.name)
-            for inside in attribute.g.node:
-                _renamed(inside, names)
 
 
 def _value(tensor: TensorSpec | StateSpec, batch: str | int, count: int = 1) -> onnx.ValueInfoProto:

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from .joining import rename_reads
+from .joining import rename
 
 Known = Mapping[str, np.ndarray]
 
@@ -50,13 +50,9 @@ def _branch(node: onnx.NodeProto, condition: bool, graph: onnx.GraphProto, taken
             fresh += "_"
         taken.add(fresh)
         names[name] = fresh
-    for tensor in body.initializer:
-        tensor.name = names[tensor.name]
-        graph.initializer.append(tensor)
-    for inside in body.node:
-        rename_reads(inside, names)
-        inside.output[:] = [names.get(name, name) for name in inside.output]
-    results = [names.get(v.name, v.name) for v in body.output]
+    rename(body, names)
+    graph.initializer.extend(body.initializer)
+    results = [v.name for v in body.output]
     copies = [helper.make_node("Identity", [a], [b]) for a, b in zip(results, node.output, strict=True) if b]
     return [*body.node, *copies]
 

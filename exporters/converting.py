@@ -20,7 +20,7 @@ from .plain import pruned
 from .report import ExportReport
 from .sequences import Draw, draws
 from .sequences import Sequence as Frames
-from .step_graph import Bounds
+from .step_graph import Bounds, dtype_name
 from .step_pass import Step, to_step
 from .windowing import windowed_model
 from .worlds import plain_session
@@ -197,7 +197,7 @@ def _free_reshapes(model: onnx.ModelProto, batch_axis: int) -> onnx.ModelProto:
 def _feeds(whole: Whole) -> Callable[[int, int], Feed]:
     """Random inputs of a batch and a length, in the range that the model takes."""
     ports = Part(whole.path, whole.model).inputs
-    tensors = tuple(TensorSpec(name, shape, ports[name].dtype) for name, shape in whole.frames.items())
+    tensors = tuple(TensorSpec(name, shape, dtype_name(ports[name].dtype)) for name, shape in whole.frames.items())
     ways = draws(StepSpec(tensors, tensors, ()), whole.model, {})
 
     def feed(batch: int, length: int) -> Feed:

@@ -41,10 +41,10 @@ class Loop:
         states = dict(self.initial)
         past = {n: np.zeros(self._past_shape(n), self.frames[n].dtype) for n in self.axes.overlap}
         blocks: dict[str, list[np.ndarray]] = {o.name: [] for o in spec.outputs}
-        for t in range(-(-total // m)):
+        for t in range(total // m):
             values = dict(self.constants) | states
             for name, place in self.frames.items():
-                fresh = _laid(place, _padded(sequence[name][t * k : (t + 1) * k], k))
+                fresh = _laid(place, sequence[name][t * k : (t + 1) * k])
                 values[name] = self._overlapped(name, past, fresh)
             for session in sessions:
                 names = [o.name for o in session.get_outputs()]
@@ -72,11 +72,6 @@ class Loop:
         joined = np.concatenate([past[name], fresh], axis=along)
         past[name] = np.take(joined, range(joined.shape[along] - extra, joined.shape[along]), axis=along)
         return joined
-
-
-def _padded(frames: np.ndarray, count: int) -> np.ndarray:
-    """Zeros after the end, as the engine gives them to the last step."""
-    return np.concatenate([frames, np.zeros((count - len(frames), *frames.shape[1:]), frames.dtype)])
 
 
 def _laid(place: Place, block: np.ndarray) -> np.ndarray:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-import onnx.compose
 import onnx.inliner
 from onnx import helper, version_converter
 
@@ -45,21 +44,32 @@ class Part:
 
 
 def read_parts(paths: Sequence[Path]) -> tuple[Part, ...]:
-    """The graphs, without initializers among their inputs, without functions. A name that an earlier graph has is `stem.name` in a later."""
-    parts: list[Part] = []
+    """The graphs, without initializers among their inputs, without functions, and with no name in two of them.
+
+    An input or output whose name an earlier graph's input or output has is `stem.name`, stem being its file's.
+    """
+    models = [tidy(load_model(path)) for path in paths]
     taken: set[str] = set()
-    for path in paths:
-        model = tidy(load_model(path))
-        names = _names(model)
-        if taken & names:
-            prefix = f"{path.stem}."
-            if any(f"{prefix}{name}" in taken for name in names):
-                raise ExportError(f"{path}: a graph of that file name is in the chain already; copy it to another name")
-            model = onnx.compose.add_prefix(model, prefix)
-            names = _names(model)
-        taken |= names
-        parts.append(Part(path, model))
-    return tuple(parts)
+    seen: list[dict[str, str]] = []
+    for path, model in zip(paths, models, strict=True):
+        visible = [v.name for v in (*model.graph.input, *model.graph.output)]
+        names = {name: f"{path.stem}.{name}" if name in taken else name for name in visible}
+        if twice := taken.intersection(names.values()):
+            raise ExportError(f"{path}: '{min(twice)}' is in the chain already; copy the file to another name")
+        taken.update(names.values())
+        seen.append(names)
+    for path, model, names in zip(paths, models, seen, strict=True):
+        for name in sorted(_names(model.graph) - set(names)):
+            names[name] = _free_name(name, path.stem, taken)
+        rename(model.graph, names)
+    return tuple(Part(path, model) for path, model in zip(paths, models, strict=True))
+
+
+def _free_name(name: str, stem: str, taken: set[str]) -> str:
+    while name in taken:
+        name = f"{stem}.{name}"
+    taken.add(name)
+    return name
 
 
 def tidy(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -99,32 +109,38 @@ def joined(parts: Sequence[Part], links: Mapping[str, str]) -> onnx.ModelProto:
     for model in models:
         renamed = onnx.GraphProto()
         renamed.CopyFrom(model.graph)
-        for node in renamed.node:
-            rename_reads(node, reads)
+        given = [v for v in renamed.input if v.name not in reads]
+        rename(renamed, reads)
         nodes.extend(renamed.node)
         weights.extend(renamed.initializer)
-        inputs.extend(v for v in renamed.input if v.name not in reads)
+        inputs.extend(given)
         outputs.extend(renamed.output)
     opsets = {o.domain: o for model in models for o in model.opset_import}
     graph = helper.make_graph(nodes, "chain", inputs, outputs, weights)
     return helper.make_model(graph, opset_imports=list(opsets.values()), ir_version=max(m.ir_version for m in models))
 
 
-def rename_reads(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
-    """What the node, or a graph inside of it, reads by an old name it reads by the new one."""
-    for i, name in enumerate(node.input):
-        node.input[i] = names.get(name, name)
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            for inside in attribute.g.node:
-                rename_reads(inside, names)
-            for value in attribute.g.output:
-                value.name = names.get(value.name, value.name)
+def rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    """Gives tensors, wherever they are made or read and in graphs inside of it too, their new names."""
+    for value in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
+        value.name = names.get(value.name, value.name)
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                rename(attribute.g, names)
 
 
-def _names(model: onnx.ModelProto) -> set[str]:
-    made = {name for node in model.graph.node for name in node.output if name}
-    return made | {v.name for v in model.graph.input} | {t.name for t in model.graph.initializer}
+def _names(graph: onnx.GraphProto) -> set[str]:
+    """Of every tensor, in graphs inside of it too."""
+    found = {v.name for v in (*graph.input, *graph.output, *graph.initializer)}
+    for node in graph.node:
+        found.update(name for name in (*node.input, *node.output) if name)
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                found |= _names(attribute.g)
+    return found
 
 
 def _port(value: onnx.ValueInfoProto) -> Port:

@@ -1,6 +1,6 @@
 """A graph with everything in it computed once that neither frames, states nor the batch size decide."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -58,7 +58,7 @@ def plain(model: onnx.ModelProto, feeds: Sequence[Feed]) -> onnx.ModelProto:
 
 
 def pruned(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model without the nodes, weights and notes on shapes that no output needs."""
+    """The model without the nodes, weights and notes on shapes that no output needs; no two nodes have one name."""
     graph = model.graph
     needed, kept = {o.name for o in graph.output}, []
     for node in reversed(graph.node):
@@ -70,4 +70,14 @@ def pruned(model: onnx.ModelProto) -> onnx.ModelProto:
     del result.graph.node[:], result.graph.initializer[:], result.graph.value_info[:]
     result.graph.node.extend(kept[::-1])
     result.graph.initializer.extend(t for t in graph.initializer if t.name in needed)
+    _name_apart(result.graph.node)
     return result
+
+
+def _name_apart(nodes: Iterable[onnx.NodeProto]) -> None:
+    """Nodes of several graphs, or of several branches, may have had one name."""
+    taken: set[str] = set()
+    for node in nodes:
+        while node.name and node.name in taken:
+            node.name += "_"
+        taken.add(node.name)

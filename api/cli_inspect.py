@@ -55,6 +55,7 @@ def summarise(artifact: Artifact) -> dict[str, Any]:
         "delay": spec.delay,
         "frames_per_step": spec.frames_per_step,
         "outputs_per_step": spec.outputs_per_step,
+        "batchable": spec.batchable,
         "sample_rate_hz": spec.sample_rate_hz,
         "labels": spec.labels,
         "state_bytes": spec.state_bytes,
@@ -97,6 +98,7 @@ def _print(artifact: Artifact, summary: dict[str, Any]) -> None:
     spec = artifact.spec
     lines = [
         f"delay            {spec.delay} frames; {spec.frames_per_step} frames in, {spec.outputs_per_step} out a step",
+        "" if spec.batchable else "batch            the graph takes one stream at a time; they are run one by one",
         f"bytes per stream {summary['row_bytes']} (state {summary['state_bytes']})",
         f"sample rate      {spec.sample_rate_hz:g} Hz" if spec.sample_rate_hz else "",
         f"labels           {', '.join(spec.labels)}" if spec.labels else "",

@@ -125,14 +125,9 @@ def _frame(path: Path, port: Port, batch: int, time_axis: int, given: tuple[int,
 
 
 def _stepped(whole: Whole, frames_per_step: int, bounds: Bounds) -> tuple[onnx.ModelProto, Step]:
-    """The model with free sizes, and its step graph. A model of a fixed batch of 1 is tried as it is for any batch, then with its reshapes freed."""
-    model = _free(at_opset(whole.model, OLDEST_OPSET, whole.path), whole)
+    """The model with free sizes, and its step graph."""
     feed = _feeds(whole)
-    try:
-        _check_runs(model, feed)
-    except ExportError:
-        model = _free_reshapes(model, whole.batch_axis)
-        _check_runs(model, feed)
+    model = _any_batch(whole, feed)
     step = to_step(
         model,
         feed,
@@ -142,6 +137,20 @@ def _stepped(whole: Whole, frames_per_step: int, bounds: Bounds) -> tuple[onnx.M
         bounds=bounds,
     )
     return model, step
+
+
+def _any_batch(whole: Whole, feed: Callable[[int, int], Feed]) -> onnx.ModelProto:
+    """The model with free sizes. With a fixed batch of 1 its reshapes are freed first, for they may swallow a batch without a word."""
+    as_is = _free(at_opset(whole.model, OLDEST_OPSET, whole.path), whole)
+    freed = _free_reshapes(as_is, whole.batch_axis)
+    fixed = any(isinstance(p.dims[whole.batch_axis], int) for p in Part(whole.path, whole.model).inputs.values())
+    model, other = (freed, as_is) if fixed else (as_is, freed)
+    try:
+        _check_runs(model, feed)
+    except ExportError:
+        _check_runs(other, feed)
+        return other
+    return model
 
 
 def _check_runs(model: onnx.ModelProto, feed: Callable[[int, int], Feed]) -> None:

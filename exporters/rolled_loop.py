@@ -5,6 +5,7 @@ values in one place of the steps' expressions belong together. From step STEADY 
 step before is carried; what early steps do otherwise (a first frame) is chosen there by the number of the frame.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -14,7 +15,7 @@ from onnx import TensorProto, helper
 
 from ..engine.errors import ExportError
 from .bodies import captured
-from .tracked import where
+from .tracked import module_of, where
 from .unrolled import LATER, STEADY, Pick, Stack, Unrolled
 from .values import Made, Values, renamed
 
@@ -67,7 +68,7 @@ class RolledLoop:
         """The tensor from STEADY on, and whether it is right in an earlier step."""
         late = [v for v in family[STEADY:] if v is not None]
         if len(late) < 2:
-            raise self._refuse("a step reads what was computed more than three frames before it", "keep a buffer of past frames")
+            raise self._refuse("a step reads what was computed more than two frames before it", "keep a buffer of past frames")
         first, times = late[0], [self.found.time[v] for v in late]
         if set(times) == {None}:
             if len(set(late)) == 1:
@@ -81,11 +82,41 @@ class RolledLoop:
         lag = behind.pop() or 0
         if lag < 0:
             raise self._refuse("a step reads a later frame", "stack frames, or use a convolution before the loop")
+        if lag and first not in self.found.picks and self._comes_from_less(family, late):
+            return self._node(family, late)
         if lag:
             return self._state(family), lambda k: self._is_past(family[k], k)
         if first in self.found.picks:
             return self._frame(family, late)
         return self._node(family, late)
+
+    def _comes_from_less(self, family: Family, late: list[int]) -> bool:
+        """Whether the family follows from one that is no larger, and is carried in its place: W h from h."""
+        size, source = self._size(late[0]), self._only_source(family)
+        while source is not None:
+            first = next(v for v in source[STEADY:] if v is not None)
+            if self._size(first) <= size:
+                return True
+            source = self._only_source(source)
+        return False
+
+    def _size(self, v: int) -> int:
+        return math.prod(n or 1 for n in self.values.shape[v] or ())
+
+    def _only_source(self, family: Family) -> Family | None:
+        """The one family of the loop's that this one is computed from, in every step alike; None where there are others."""
+        made = [None if v is None else self.values.made[v] for v in family]
+        model = next(m for m in made[STEADY:] if m is not None)
+        if model.proto is None or any(m is not None and not _alike(model, m) for m in made):
+            return None
+        found = set()
+        for i, given in enumerate(model.inputs):
+            column = tuple(None if m is None else m.inputs[i] for m in made)
+            if given != Values.NOTHING and (self.found.time[given] is not None or len({*column} - {None}) > 1):
+                found.add(column)
+        lone = found.pop() if len(found) == 1 else None
+        times = {self.found.time[v] for v in (lone or ())[STEADY:] if v is not None}
+        return lone if lone and not times & {None, LATER} else None
 
     def _is_past(self, v: int | None, k: int) -> bool:
         time = None if v is None else self.found.time[v]
@@ -97,7 +128,7 @@ class RolledLoop:
             if all(None in pair or pair[0] == pair[1] for pair in pairs):
                 s.family = tuple(b if a is None else a for a, b in pairs)
                 return s.name
-        self.states.append(State(self._fresh(self._called(family)), family))
+        self.states.append(State(self._fresh(self._scope(family) or self._called(family)), family))
         return self.states[-1].name
 
     def _frame(self, family: Family, late: list[int]) -> tuple[str, Callable[[int], bool]]:
@@ -264,6 +295,11 @@ class RolledLoop:
     def _called(self, family: Family) -> str:
         v = next(v for v in family[STEADY:] if v is not None)
         return self.values.name[v]
+
+    def _scope(self, family: Family) -> str:
+        """The module in which the value is made."""
+        proto = self.values.made[next(v for v in family[STEADY:] if v is not None)].proto
+        return "" if proto is None else module_of(proto)
 
     def _fresh(self, name: str) -> str:
         base = f"{self.label}.{name}"

@@ -59,11 +59,15 @@ class _Scan:
         named = next((p.value for p in proto.metadata_props if p.key == LAYER_KEY), proto.name or self.node.hint)
         return named.removeprefix("node_")
 
+    def _named(self, carried: str) -> str:
+        short = _TORCH.sub("", carried)
+        return short if short.startswith(f"{self.layer}.") else f"{self.layer}.{short}"
+
     def stepped(self) -> list[Tensor]:
         """The node's outputs: what it carries is known at the end alone."""
         step, n = self.step, self.carried
         self._check_directions()
-        names = [f"{self.layer}.{_TORCH.sub('', v.name)}" for v in self.body.input[:n]]
+        names = [self._named(v.name) for v in self.body.input[:n]]
         old = [self._state(i, name) for i, name in enumerate(names)]
         scanned, clock = self._scanned()
         worlds = self._worlds(old, scanned)

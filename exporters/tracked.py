@@ -161,11 +161,16 @@ class Node:
         return ExportError(f"{where(self.proto)}: {reason}; {remedy}")
 
 
-def where(node: onnx.NodeProto) -> str:
-    """The node in words: its name, its operator and the module that it comes from."""
+def module_of(node: onnx.NodeProto) -> str:
+    """The path of the torch module that the node comes from; empty where that is not known, or is the whole."""
     scopes = next((p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"), "")
     path = [part.strip(" '\"[]") for part in scopes.split(",")]
-    module = path[-2].removeprefix("module").removeprefix(".") if len(path) > 1 else ""
+    return path[-2].removeprefix("module").removeprefix(".") if len(path) > 1 else ""
+
+
+def where(node: onnx.NodeProto) -> str:
+    """The node in words: its name, its operator and the module that it comes from."""
+    module = module_of(node)
     return f"node '{node.name}' ({node.op_type}{f', in module {module!r}' if module else ''})"
 
 

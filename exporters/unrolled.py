@@ -8,7 +8,7 @@ import numpy as np
 from ..engine.errors import ExportError
 from .values import Values
 
-STEADY = 4  # the first step whose nodes must be those of every later step; a loop may do something else before it
+STEADY = 3  # the first step whose nodes must be those of every later step; a loop may do something else before it
 LATER = -2  # the time of what needs the whole loop
 
 

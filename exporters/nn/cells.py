@@ -1,4 +1,4 @@
-"""Streamable torch layers: plain modules to train with, exact under export."""
+"""A recurrent cell along time."""
 
 import torch
 from torch import Tensor, nn

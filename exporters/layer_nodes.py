@@ -10,10 +10,9 @@ import onnx_ir as ir
 import onnxscript
 import torch
 
-from .nn import scan as _scan  # noqa: F401  registers the operators that are translated here
-from .nn.layer_operators import LOOKAHEAD_KEY
+from .nn import bidirectional, norms, scan  # noqa: F401  they register the operators that are translated here
 from .recurrent import GATES
-from .recurrent_rule import LAYER_KEY
+from .recurrent_rule import LAYER_KEY, LOOKAHEAD_KEY
 
 op: Any = onnxscript.opset18
 
@@ -94,17 +93,17 @@ def _running_moments(x: Any, decay: float) -> Any:
     return tuple(_scanned(_MOMENTS, [_zeros(x, 1), zeros, zeros], [x], numbers))
 
 
-def _latency_controlled(x, w, r, w_back, r_back, b, q, b_back, q_back, kind="", lookahead=0, name=""):
+def _latency_controlled(x, forward, reverse, kind="", lookahead=0, name=""):
     """One bidirectional node over x (B, T, F); its metadata says how far the reverse direction looks ahead."""
-    size = int(r.shape[1])
+    size = int(forward[1].shape[1])
     rows = op.Constant(value_ints=[gate * size + i for gate in GATES[kind] for i in range(size)])
     lead = op.Constant(value_ints=[0])
-
-    def both(*directions: Any) -> Any:
-        return op.Concat(*(op.Unsqueeze(op.Gather(d, rows, axis=0), lead) for d in directions), axis=0)
-
-    bias = None if b is None else op.Concat(both(b, b_back), both(q, q_back), axis=1)
-    given = (op.Transpose(x, perm=[1, 0, 2]), both(w, w_back), both(r, r_back), bias)
+    both = [
+        op.Concat(*(op.Unsqueeze(op.Gather(weight, rows, axis=0), lead) for weight in pair), axis=0)
+        for pair in zip(forward, reverse, strict=True)
+    ]
+    bias = [op.Concat(*both[2:], axis=1)] if len(both) == 4 else []
+    given = (op.Transpose(x, perm=[1, 0, 2]), *both[:2], *bias)
     options: dict[str, Any] = {"hidden_size": size, "direction": "bidirectional"}
     if kind == "lstm":
         y = op.LSTM(*given, **options)[0]

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ..engine.errors import ExportError
-from .nn import OverTime
+from .nn import LatencyControlled, OverTime
+from .nn.bidirectional import by_operators
 from .recurrent_rule import LAYER_KEY
 
 op: Any = onnxscript.opset18  # its annotations are of graphs that are traced, not of what a call gives here
@@ -106,6 +107,8 @@ def _forward_of(path: str, module: nn.Module) -> Any:
     """What `module` computes instead of its own forward, or None where it is left alone."""
     if isinstance(module, OverTime):
         return _over_time(path or "cell", module.cell)
+    if isinstance(module, LatencyControlled):
+        return _latency_controlled(path or module.layer.mode.lower().split("_")[0], module)
     if not isinstance(module, nn.RNNBase):
         return None
     name, kind = _called(path, module), module.mode.lower()
@@ -162,6 +165,16 @@ def _over_time(name: str, cell: nn.RNNCellBase) -> Any:
             x.transpose(0, 1), None, None, cell.weight_ih, cell.weight_hh, *biases, kind, name
         )
         return y.transpose(0, 1)
+
+    return forward
+
+
+def _latency_controlled(name: str, module: LatencyControlled) -> Any:
+    """What LatencyControlled(layer) computes, as one operator a layer."""
+
+    def forward(x: Tensor) -> Tensor:
+        _check_input(_called(name, module), module.layer.weight_ih_l0, x)
+        return by_operators(module.layer, x, module.lookahead, name)
 
     return forward
 

@@ -27,7 +27,7 @@ class LatencyControlled(nn.Module):
 
     def __init__(self, layer: nn.RNNBase, lookahead: int):
         super().__init__()
-        whole("LatencyControlled", 0, lookahead=lookahead)
+        whole("LatencyControlled", lookahead=lookahead)
         if type(layer) not in _LAYERS:
             raise ValueError(f"LatencyControlled: layer is a {type(layer).__name__}, expected an nn.LSTM, nn.GRU or nn.RNN")
         wrong = {
@@ -49,20 +49,42 @@ class LatencyControlled(nn.Module):
 def latency_controlled(layer: nn.RNNBase, x: Tensor, lookahead: int) -> Tensor:
     """What `LatencyControlled(layer, lookahead)` gives of x (B, T, features)."""
     sequences("latency_controlled", x, layer.input_size)
+    kind = layer.mode.lower()
+    if torch.compiler.is_exporting():
+        return by_operators(layer, x, lookahead, kind.split("_")[0])
     for k in range(layer.num_layers):
         if k and layer.dropout:
             x = F.dropout(x, layer.dropout, layer.training)
-        x = one_layer(layer.mode.lower(), x, layer_weights(layer, k), layer_weights(layer, k, "_reverse"), lookahead)
+        x = _one_layer(kind, x, *_weights(layer, k), lookahead)
     return x
 
 
-def layer_weights(layer: nn.RNNBase, k: int, suffix: str = "") -> Weights:
-    """The weights of layer `k` in one direction."""
+def by_operators(layer: nn.RNNBase, x: Tensor, lookahead: int, name: str) -> Tensor:
+    """The same in evaluation mode, each layer one operator that is called `<name>.l<k>`."""
+    for k in range(layer.num_layers):
+        forward, reverse = _weights(layer, k)
+        x = torch.ops.undertow.latency_controlled(x, forward, reverse, layer.mode.lower(), lookahead, f"{name}.l{k}")
+    return x
+
+
+def _weights(layer: nn.RNNBase, k: int) -> tuple[Weights, Weights]:
+    """Those of layer `k`, forward and reverse."""
     names = ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if layer.bias else ()))
-    return [getattr(layer, f"{name}_l{k}{suffix}") for name in names]
+    forward, reverse = ([getattr(layer, f"{name}_l{k}{suffix}") for name in names] for suffix in ("", "_reverse"))
+    return forward, reverse
 
 
-def one_layer(kind: str, x: Tensor, forward: Weights, reverse: Weights, lookahead: int) -> Tensor:
+@torch.library.custom_op("undertow::latency_controlled", mutates_args=())
+def _operator(x: Tensor, forward: Weights, reverse: Weights, kind: str, lookahead: int, name: str) -> Tensor:
+    return _one_layer(kind, x, forward, reverse, lookahead)
+
+
+@_operator.register_fake
+def _(x, forward, reverse, kind, lookahead, name):
+    return x.new_empty(x.shape[0], x.shape[1], 2 * forward[1].shape[1])
+
+
+def _one_layer(kind: str, x: Tensor, forward: Weights, reverse: Weights, lookahead: int) -> Tensor:
     """Both directions of one layer, (B, T, 2 H). kind: lstm, gru, rnn_tanh or rnn_relu."""
     length = x.shape[1]
     if length == 0:

@@ -29,14 +29,18 @@ class LatencyControlled(nn.Module):
         super().__init__()
         whole("LatencyControlled", lookahead=lookahead)
         if type(layer) not in _LAYERS:
-            raise ValueError(f"LatencyControlled: layer is a {type(layer).__name__}, expected an nn.LSTM, nn.GRU or nn.RNN")
+            raise ValueError(
+                f"LatencyControlled: layer is a {type(layer).__name__}, expected an nn.LSTM, nn.GRU or nn.RNN"
+            )
         wrong = {
             "bidirectional=False": not layer.bidirectional,
             "batch_first=False": not layer.batch_first,
             f"proj_size={layer.proj_size}": bool(layer.proj_size),
         }
         for name in (name for name, is_so in wrong.items() if is_so):
-            raise ValueError(f"LatencyControlled: layer has {name}, expected bidirectional=True, batch_first=True, proj_size=0")
+            raise ValueError(
+                f"LatencyControlled: layer has {name}, expected bidirectional=True, batch_first=True, proj_size=0"
+            )
         self.layer, self.lookahead = layer, lookahead
 
     def forward(self, x: Tensor) -> Tensor:

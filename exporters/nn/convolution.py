@@ -32,7 +32,9 @@ class CausalConv1d(nn.Conv1d):
         whole("CausalConv1d", 0, lookahead=lookahead)
         span = (kernel_size - 1) * dilation
         if lookahead > span:
-            raise ValueError(f"CausalConv1d: lookahead is {lookahead} frames, expected at most the kernel's span, {span}")
+            raise ValueError(
+                f"CausalConv1d: lookahead is {lookahead} frames, expected at most the kernel's span, {span}"
+            )
         if features % groups or channels % groups:
             raise ValueError(
                 f"CausalConv1d: groups is {groups}, expected a divisor of features ({features}) and of channels ({channels})"

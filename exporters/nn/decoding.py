@@ -17,7 +17,9 @@ class EncoderDecoderAttention(nn.Module):
     exported artifact. Delay: none. State: `hidden` numbers.
     """
 
-    def __init__(self, features: int, hidden: int, memory: Tensor, *, kind: str = "additive", attention: int | None = None):
+    def __init__(
+        self, features: int, hidden: int, memory: Tensor, *, kind: str = "additive", attention: int | None = None
+    ):
         super().__init__()
         whole("EncoderDecoderAttention", features=features, hidden=hidden)
         one_of("EncoderDecoderAttention", "kind", kind, ("additive", "dot"))
@@ -26,7 +28,9 @@ class EncoderDecoderAttention(nn.Module):
                 f"EncoderDecoderAttention: memory has shape {tuple(memory.shape)}, expected (entries, features), none of them 0"
             )
         if kind == "dot" and attention is not None:
-            raise ValueError("EncoderDecoderAttention: attention is the size of kind='additive'; leave it out with kind='dot'")
+            raise ValueError(
+                "EncoderDecoderAttention: attention is the size of kind='additive'; leave it out with kind='dot'"
+            )
         width = memory.shape[1]
         inner = hidden if attention is None else attention
         whole("EncoderDecoderAttention", attention=inner)

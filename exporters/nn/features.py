@@ -59,7 +59,12 @@ class LogMel(nn.Module):
             )
         mel = filters(sample_rate_hz, n_fft, n_mels, low_hz, high_hz, mel_scale, area_norm)
         _check_filters(layer, mel, n_fft)
-        self.hop_length, self.window_length, self.power, self.floor = hop_length, window_length, float(power), float(floor)
+        self.hop_length, self.window_length, self.power, self.floor = (
+            hop_length,
+            window_length,
+            float(power),
+            float(floor),
+        )
         self.before = window_length - hop_length if padding == "causal" else 0
         self.basis: Tensor
         self.mel: Tensor

@@ -22,7 +22,9 @@ class RunningNorm(nn.Module):
         super().__init__()
         whole("RunningNorm", features=features)
         if not 0 < decay <= 1:
-            raise ValueError(f"RunningNorm: decay is {decay}, expected more than 0 and at most 1, which forgets nothing")
+            raise ValueError(
+                f"RunningNorm: decay is {decay}, expected more than 0 and at most 1, which forgets nothing"
+            )
         if not eps > 0:
             raise ValueError(f"RunningNorm: eps is {eps}, expected a positive number")
         self.features, self.decay, self.eps = features, float(decay), eps

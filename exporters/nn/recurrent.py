@@ -45,7 +45,9 @@ class LRU(nn.Module):
         whole("LRU", features=features, hidden=hidden)
         low, high = radius
         if not 0 <= low < high < 1:
-            raise ValueError(f"LRU: radius is {radius}, expected two numbers, 0 <= first < second < 1, for the state to fade")
+            raise ValueError(
+                f"LRU: radius is {radius}, expected two numbers, 0 <= first < second < 1, for the state to fade"
+            )
         if not max_phase > 0:
             raise ValueError(f"LRU: max_phase is {max_phase}, expected a positive angle in radians")
         self.features = features

@@ -18,7 +18,9 @@ def linear_scan(a: Tensor, b: Tensor, h0: Tensor | None = None) -> Tensor:
     """
     shape = torch.broadcast_shapes(a.shape, b.shape)
     if len(shape) < 2:
-        raise ValueError(f"linear_scan: a and b have shapes {tuple(a.shape)} and {tuple(b.shape)}, expected (B, T, ...)")
+        raise ValueError(
+            f"linear_scan: a and b have shapes {tuple(a.shape)} and {tuple(b.shape)}, expected (B, T, ...)"
+        )
     start = b.new_zeros(shape[0], *shape[2:]) if h0 is None else h0
     if start.shape != shape[:1] + shape[2:]:
         raise ValueError(

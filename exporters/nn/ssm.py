@@ -33,7 +33,9 @@ class SelectiveSSM(nn.Module):
     ):
         super().__init__()
         rank = math.ceil(features / 16) if rank is None else rank
-        whole("SelectiveSSM", features=features, state_size=state_size, expand=expand, kernel_size=kernel_size, rank=rank)
+        whole(
+            "SelectiveSSM", features=features, state_size=state_size, expand=expand, kernel_size=kernel_size, rank=rank
+        )
         low, high = dt_range
         if not 0 < low < high:
             raise ValueError(f"SelectiveSSM: dt_range is {dt_range}, expected two numbers, 0 < first < second")

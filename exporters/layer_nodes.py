@@ -12,6 +12,7 @@ import torch
 
 from .nn import bidirectional, norms, scan  # noqa: F401  they register the operators that are translated here
 from .recurrent import GATES
+from .recurrent import TRANSLATIONS as RECURRENT
 from .recurrent_rule import LAYER_KEY, LOOKAHEAD_KEY
 
 op: Any = onnxscript.opset18
@@ -118,7 +119,7 @@ def _latency_controlled(x, forward, reverse, kind="", lookahead=0, name=""):
     return op.Reshape(frames, op.Constant(value_ints=[0, 0, 2 * size]))
 
 
-LAYERS = {
+TRANSLATIONS = RECURRENT | {
     torch.ops.undertow.linear_scan.default: _linear_scan,
     torch.ops.undertow.complex_scan.default: _complex_scan,
     torch.ops.undertow.running_moments.default: _running_moments,

@@ -105,10 +105,10 @@ def single_operators(root: nn.Module) -> Iterator[None]:
 
 def _forward_of(path: str, module: nn.Module) -> Any:
     """What `module` computes instead of its own forward, or None where it is left alone."""
-    if isinstance(module, OverTime):
-        return _over_time(path or "cell", module.cell)
     if isinstance(module, LatencyControlled):
         return _latency_controlled(path or module.layer.mode.lower().split("_")[0], module)
+    if isinstance(module, OverTime):
+        return _over_time(path or "cell", module.cell)
     if not isinstance(module, nn.RNNBase):
         return None
     name, kind = _called(path, module), module.mode.lower()

@@ -14,8 +14,8 @@ from torch.overrides import TorchFunctionMode
 
 from ..engine.errors import ExportError
 from .calling import Call
-from .layer_nodes import LAYERS
-from .recurrent import TRANSLATIONS, single_operators
+from .layer_nodes import TRANSLATIONS
+from .recurrent import single_operators
 from .rolling import LENGTHS as LOOP_LENGTHS
 from .rolling import rolled
 
@@ -58,7 +58,7 @@ def as_onnx(program: torch.export.ExportedProgram, inputs: list[str], outputs: l
             dynamo=True,
             verbose=False,
             opset_version=OPSET,
-            custom_translation_table=TRANSLATIONS | LAYERS,
+            custom_translation_table=TRANSLATIONS,
             input_names=inputs,
             output_names=outputs,
         )

@@ -42,7 +42,7 @@ class Numbers(click.ParamType):
 @click.option(
     "--checkpoint",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Weights to load, a state_dict saved by torch.save. No code in it is run.",
+    help="Weights to load: a state_dict saved by torch.save, or *.safetensors. No code in it is run.",
 )
 @click.option(
     "--time-axis", type=click.IntRange(min=0), default=1, show_default=True, help="Which axis of the input is time."

@@ -30,7 +30,27 @@ def named_module(place: str, name: str, folder: Path) -> nn.Module:
 
 
 def load_weights(module: nn.Module, checkpoint: Path) -> None:
-    """Puts the checkpoint's weights into the module, all of them and no other. No code in the file is run."""
+    """Puts the checkpoint's weights (torch.save's, or *.safetensors) into the module, all of them and no other. No code in the file is run."""
+    weights = _safetensors(checkpoint) if checkpoint.suffix == ".safetensors" else _plain(checkpoint)
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ExportError(f"{checkpoint}: does not fit the module: {error}") from error
+
+
+def _safetensors(checkpoint: Path) -> dict[str, torch.Tensor]:
+    try:
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise ExportError(f"{checkpoint}: safetensors is not installed; pip install safetensors") from error
+    try:
+        return load_file(checkpoint)
+    except Exception as error:  # safetensors raises its own and OS errors
+        raise ExportError(f"{checkpoint}: cannot be read as safetensors: {error}; was it written whole?") from error
+
+
+def _plain(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """What torch.save wrote, where it is tensors by name."""
     try:
         weights = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises pickle, zip, OS and runtime errors
@@ -42,10 +62,7 @@ def load_weights(module: nn.Module, checkpoint: Path) -> None:
         raise ExportError(
             f"{checkpoint}: is not a state_dict of tensors; save it with torch.save(module.state_dict(), path)"
         )
-    try:
-        module.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ExportError(f"{checkpoint}: does not fit the module: {error}") from error
+    return weights
 
 
 def zeros(shape: tuple[int, ...], dtype: str) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """`verify`, and the commands `export` and `verify`."""
 
 import json
+import sys
 
 import msgspec
 import numpy as np
@@ -10,6 +11,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 
 from click.testing import CliRunner  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
 from torch import nn  # noqa: E402
 
 import undertow as ut  # noqa: E402
@@ -189,6 +191,26 @@ def test_export_command(factory, tmp_path):
     assert result.exit_code == 0, result.output
     assert "worst errors" in result.stdout
     assert ut.read_artifact(tmp_path / "m.onnx").spec.origin.weights_sha256 != before
+
+
+def test_safetensors(factory, tmp_path, monkeypatch):
+    """A safetensors checkpoint gives the weights that torch's own gives; a damaged one is refused, and so is any without the library."""
+    weights = nn.GRU(3, 4, batch_first=True).state_dict()
+    torch.save(weights, tmp_path / "w.pt")
+    save_file(weights, tmp_path / "w.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "w.safetensors").read_bytes()[:-9])
+    hashes = []
+    for file in ("w.pt", "w.safetensors"):
+        assert run("made_for_export:make", "-o", "m.onnx", "--checkpoint", file).exit_code == 0
+        hashes.append(ut.read_artifact(tmp_path / "m.onnx").spec.origin.weights_sha256)
+    assert hashes[0] == hashes[1]
+    error = run("made_for_export:make", "-o", "m.onnx", "--checkpoint", "cut.safetensors").exception
+    assert isinstance(error, ut.ExportError)
+    assert "cannot be read as safetensors" in str(error)
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    error = run("made_for_export:make", "-o", "m.onnx", "--checkpoint", "w.safetensors").exception
+    assert isinstance(error, ut.ExportError)
+    assert "pip install safetensors" in str(error)
 
 
 class Evil:

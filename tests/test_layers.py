@@ -222,13 +222,13 @@ def test_a_layer_is_exported_exactly(name, tmp_path, monkeypatch):
     floats = [s for s in spec.states if s.dtype == "float32"]
     assert spec.delay == case.delay
     assert sum(int(np.prod(s.shape)) for s in floats) == case.state, [(s.name, s.shape) for s in floats]
-    with ut.Engine(tmp_path / "m.onnx", backend="ort", max_streams=4) as engine:
-        for length in case.lengths:
-            x = frames(case, length, 1)
-            parts = [engine.push("a", chunk.numpy()) for chunk in (x[0, :3], x[0, 3:4], x[0, 4:]) if len(chunk)]
-            got = np.concatenate([*parts, engine.close("a")])
-            with torch.no_grad():
-                np.testing.assert_allclose(got, module(x)[0], atol=2e-5, rtol=1e-4, err_msg=f"{length} frames")
+    engine = ut.Engine(tmp_path / "m.onnx", backend="ort", max_streams=4)
+    for length in case.lengths:
+        x = frames(case, length, 1)
+        parts = [engine.push("a", chunk.numpy()) for chunk in (x[0, :3], x[0, 3:4], x[0, 4:]) if len(chunk)]
+        got = np.concatenate([*parts, engine.close("a")])
+        with torch.no_grad():
+            np.testing.assert_allclose(got, module(x)[0], atol=2e-5, rtol=1e-4, err_msg=f"{length} frames")
 
 
 # ---------------------------------------------------------------------------------------------------- scans

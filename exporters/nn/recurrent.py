@@ -61,8 +61,13 @@ class LRU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         sequences("LRU", x, self.features)
-        size, angle = torch.exp(-torch.exp(self.nu)), torch.exp(self.theta)
         gamma = torch.exp(self.gamma)[:, None]
         driven = (x @ (gamma * self.b_re).T, x @ (gamma * self.b_im).T)
-        re, im = complex_scan((size * torch.cos(angle), size * torch.sin(angle)), driven)
+        re, im = complex_scan(self._decay(), driven)
         return re @ self.c_re.T - im @ self.c_im.T + self.d * x
+
+    def _decay(self) -> tuple[Tensor, Tensor]:
+        """lambda, computed in float64: what rounding changes of it is multiplied by the length of the memory, 1 / (1 - |lambda|)."""
+        exact = torch.float32 if self.nu.device.type == "mps" else torch.float64
+        size, angle = torch.exp(-torch.exp(self.nu.to(exact))), torch.exp(self.theta.to(exact))
+        return (size * torch.cos(angle)).to(self.nu.dtype), (size * torch.sin(angle)).to(self.nu.dtype)

@@ -131,6 +131,10 @@ class StepSpec(Struct, frozen=True):
     valid_input: a graph input, int64 `(B,)`: how many of the step's K frames are real; the rest of a stream's steps,
         after its end, push out the tail. Needed where delay > 0 and a stream has as many outputs as frames.
     batchable: false where the graph takes one stream at a time: its batch axes have the size 1.
+    sequence: the graph maps whole sequences, `(B, T, *frame)` to `(B, T', *out)`, and has no states: a stream's frames are
+        collected until it ends. `lengths` says T'.
+    lengths_input: a graph input, int64 `(B,)`: how long each sequence is; what is padded changes nothing. None where all
+        sequences of a batch must be equally long.
     certificate: the parity certificate, a line for each backend.
     approximations: what the artifact is not exact in, by request; where there are some, the certificate is about the
         model as approximated.
@@ -146,6 +150,8 @@ class StepSpec(Struct, frozen=True):
     lengths: tuple[Stage, ...] = ()
     valid_input: Name | None = None
     batchable: bool = True
+    sequence: bool = False
+    lengths_input: Name | None = None
     sample_rate_hz: Annotated[float, msgspec.Meta(gt=0)] | None = None
     labels: tuple[str, ...] | None = None
     origin: Origin | None = None
@@ -351,17 +357,19 @@ def _check(where: str, spec: StepSpec, graph: onnx.GraphProto) -> None:
     initializers = {t.name for t in graph.initializer}
     given = {v.name: v for v in graph.input if v.name not in initializers}
     results = {v.name: v for v in graph.output}
-    wanted: list[tuple[str, str, tuple[int, ...], str, dict[str, onnx.ValueInfoProto]]] = []
+    wanted: list[tuple[str, str, tuple[int | str, ...], str, dict[str, onnx.ValueInfoProto]]] = []
     steps, outs = spec.frames_per_step, spec.outputs_per_step
+    _check_sequence(where, spec)
     for i, t in enumerate(spec.inputs):
-        wanted.append((f"inputs[{i}]", t.name, (steps, *t.shape) if steps > 1 else t.shape, t.dtype, given))
+        wanted.append((f"inputs[{i}]", t.name, _blocks(spec, steps, t), t.dtype, given))
     for i, t in enumerate(spec.outputs):
-        wanted.append((f"outputs[{i}]", t.name, (outs, *t.shape) if outs > 1 else t.shape, t.dtype, results))
+        wanted.append((f"outputs[{i}]", t.name, _blocks(spec, outs, t), t.dtype, results))
     for i, s in enumerate(spec.states):
         wanted.append((f"states[{i}].name", s.name, s.shape, s.dtype, given))
         wanted.append((f"states[{i}].next", s.next, s.shape, s.dtype, results))
-    if spec.valid_input is not None:
-        wanted.append(("valid_input", spec.valid_input, (), "int64", given))
+    for field, name in (("valid_input", spec.valid_input), ("lengths_input", spec.lengths_input)):
+        if name is not None:
+            wanted.append((field, name, (), "int64", given))
     for tensor in graph.initializer:
         _check_weight(Path(where), tensor)
     for field, name, shape, dtype, where_from in wanted:
@@ -390,6 +398,26 @@ def _check(where: str, spec: StepSpec, graph: onnx.GraphProto) -> None:
         )
 
 
+def _blocks(spec: StepSpec, count: int, tensor: TensorSpec) -> tuple[int | str, ...]:
+    """The shape of an input or output in the graph, without the batch axis; an axis of any size is a name."""
+    if spec.sequence:
+        return ("T", *tensor.shape)
+    return (count, *tensor.shape) if count > 1 else tensor.shape
+
+
+def _check_sequence(where: str, spec: StepSpec) -> None:
+    if spec.sequence and (
+        spec.states or spec.delay or spec.valid_input or max(spec.frames_per_step, spec.outputs_per_step) > 1
+    ):
+        raise ArtifactError(
+            f"{where}: sequence is set, so the graph takes whole sequences; it has no states, delay, valid_input or frames a step"
+        )
+    if spec.lengths_input is not None and not spec.sequence:
+        raise ArtifactError(
+            f"{where}: lengths_input is '{spec.lengths_input}', which only a graph of whole sequences has"
+        )
+
+
 def _holds(dtype: str, number: float) -> bool:
     """A finite number of that dtype."""
     kind = np.dtype(dtype)
@@ -402,7 +430,7 @@ def _holds(dtype: str, number: float) -> bool:
 def _check_tensor(
     field: str,
     name: str,
-    shape: tuple[int, ...],
+    shape: tuple[int | str, ...],
     dtype: str,
     found: dict[str, onnx.ValueInfoProto],
     batchable: bool,
@@ -418,14 +446,15 @@ def _check_tensor(
     if got != dtype:
         raise ArtifactError(f"{field}: '{name}' is {got} in the graph, {dtype} in the metadata")
     dims = [d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in kind.shape.dim]
+    sizes = [w if isinstance(w, str) and d != "?" else d for d, w in zip(dims[1:], shape, strict=False)]
     fits = bool(dims) and (isinstance(dims[0], str) if batchable else dims[0] == 1)
-    if not kind.HasField("shape") or dims[1:] != list(shape) or not fits:
+    if not kind.HasField("shape") or [*sizes, *dims[1 + len(shape) :]] != list(shape) or not fits:
         batch = "'B'" if batchable else "1"
         axis = "with a symbolic batch axis" if batchable else "since it takes one stream at a time"
         raise ArtifactError(
             f"{field}: '{name}' has shape {dims} in the graph, expected [{', '.join(map(str, (batch, *shape)))}] {axis}"
         )
-    size = math.prod(shape) * np.dtype(dtype).itemsize
+    size = math.prod(d for d in shape if isinstance(d, int)) * np.dtype(dtype).itemsize
     if size > MAX_TENSOR_BYTES:
         raise ArtifactError(f"{field}: '{name}' has {size} bytes a stream, at most {MAX_TENSOR_BYTES} are allowed")
 

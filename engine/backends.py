@@ -35,6 +35,13 @@ class Backends:
             else ", ".join(f"{b.name} from {s}" for s, b in zip(sizes, backends, strict=True))
         )
 
+    @classmethod
+    def elsewhere(cls, name: str, limits: dict[str, int]) -> "Backends":
+        """Of a graph that is not stepped: what runs it is not among these."""
+        found = cls([], [])
+        found.name, found.limits = name, limits
+        return found
+
     def at(self, count: int) -> Backend:
         """The backend of a batch of so many streams."""
         if len(self.backends) == 1:
@@ -44,8 +51,8 @@ class Backends:
     @property
     def direct(self) -> NumbaBackend | None:
         """The compiled program, where it runs single frames."""
-        first = self.backends[0]
-        return first if isinstance(first, NumbaBackend) else None
+        first = self.backends[:1]
+        return first[0] if first and isinstance(first[0], NumbaBackend) else None
 
 
 def choose_backends(

@@ -32,6 +32,8 @@ def generate(artifact: Artifact) -> Source:
     """
     if not artifact.spec.batchable:
         raise Unsupported("a graph that takes one stream at a time")
+    if artifact.spec.sequence:
+        raise Unsupported("a graph of whole sequences, which is not stepped")
     bounds: dict[str, tuple[int, int]] = {}
     if any(s.dtype in ("int64", "int32") for s in artifact.spec.states):
         bounds = Walk(artifact, Program(probing=True), {}).bounds()

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,17 @@ import numpy as np
 
 from .arena import Arena, Key
 from .artifact import Artifact, read_artifact
-from .backends import choose_backends
-from .errors import ArenaFullError, BatchError, CheckpointError, StreamError, UndertowError
+from .backends import Backends, choose_backends
+from .collected import Collected
+from .errors import (
+    ArenaFullError,
+    BatchError,
+    CheckpointError,
+    SnapshotError,
+    StreamError,
+    UndertowError,
+    UnknownStreamError,
+)
 from .frames import Intake
 from .kernels import KNOWN, NO_KEY, TWICE
 from .snapshot import read_checkpoint, snapshot, unpack_snapshot, write_checkpoint
@@ -20,6 +29,7 @@ from .stream import Stream
 
 if TYPE_CHECKING:
     from .ort_session import Provider
+    from .sequences import Sequences
 
 Arrays = Any  # one array, or a dict of arrays by name where the model has several inputs or outputs
 
@@ -36,6 +46,8 @@ class Engine:
     threads: threads that a large batch is split over.
     idle_timeout_s: streams without a frame for so long are flushed and forgotten; `on_expire(key, tail)` is told.
     max_batch: the most streams in one ONNX Runtime call. clock: nanoseconds that never go back.
+    max_frames: of a model of whole sequences, how many frames are collected of a stream until it ends; more are a FrameError
+        of that stream alone.
 
     All methods may be called from several threads. Raises ArtifactError, BackendError.
     """
@@ -52,8 +64,10 @@ class Engine:
         clock: Callable[[], int] = time.monotonic_ns,
         on_expire: Callable[[Key, Arrays], None] | None = None,
         max_batch: int = 1024,
+        max_frames: int = 65_536,
     ):
-        for name, value in (("max_streams", max_streams), ("threads", threads), ("max_batch", max_batch)):
+        counts = {"max_streams": max_streams, "threads": threads, "max_batch": max_batch, "max_frames": max_frames}
+        for name, value in counts.items():
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} is {value!r}, expected a whole number of at least 1")
         if idle_timeout_s is not None and not idle_timeout_s > 0:
@@ -61,7 +75,14 @@ class Engine:
         self.artifact = model if isinstance(model, Artifact) else read_artifact(model)
         self.spec, self.fingerprint = self.artifact.spec, self.artifact.fingerprint
         self._arena = Arena(self.spec, max_streams)
-        self._backends = choose_backends(self.artifact, self._arena, backend, providers, threads, max_batch)
+        self._sequences: Sequences | None = None
+        self._collected: Collected | None = None
+        if self.spec.sequence:
+            self._sequences = self._whole_sequences(backend, threads, providers, max_batch, max_frames)
+            self._collected = self._sequences.frames
+            self._backends = Backends.elsewhere(self._sequences.backend.name, self._sequences.backend.limits)
+        else:
+            self._backends = choose_backends(self.artifact, self._arena, backend, providers, threads, max_batch)
         self._intake = Intake(self.spec, self._backends.limits)
         self._lock = threading.RLock()
         self._clock, self._on_expire = clock, on_expire
@@ -110,6 +131,8 @@ class Engine:
             errors: dict[Key, UndertowError] = {}
             if not self._intake.fit(inputs):
                 errors = self._intake.bad_rows(inputs, given)
+            if self._collected is not None:
+                errors = self._too_many(given, slots, self._single(len(given))) | errors
             if found != KNOWN or errors:
                 self._settle(given, slots, found, now, errors)
             if errors:
@@ -142,8 +165,8 @@ class Engine:
             if errors:
                 keys = [k for k in keys if k not in errors]
             slots, found = self._arena.index.find(keys)
-            more: dict[Key, UndertowError] = {}
-            if found != KNOWN:
+            more = self._too_many(keys, slots, [len(a) for a in arrays[0]])
+            if found != KNOWN or more:
                 self._settle(keys, slots, found, now, more)
             if more:
                 errors.update(more)
@@ -173,11 +196,38 @@ class Engine:
         return [column[0] for column in columns]
 
     def close(self, key: Key) -> Arrays:
-        """The tail `(T', *out)` that the delay still held, then forgets the stream. Raises UnknownStreamError."""
+        """The tail `(T', *out)` that the delay still held, then forgets the stream. Raises UnknownStreamError.
+
+        Of a model of whole sequences all outputs. Raises BackendError where it fails on this one; nothing changes then.
+        """
+        try:
+            return self.close_many([key])[key]
+        except BatchError as error:
+            raise error.errors[key] from None
+
+    def close_many(self, keys: Iterable[Key]) -> dict[Key, Arrays]:
+        """What `close` gives for each; ragged streams of a model of whole sequences are batched.
+
+        Raises BatchError where some streams failed: those are unchanged, and `.result` has the outputs of the others.
+        """
+        errors: dict[Key, UndertowError] = {}
+        slots: dict[Key, int] = {}
         with self._lock:
-            tail = self._flush(self._arena.slot(key))
-            self._arena.release(key)
-            return tail
+            for key in keys:
+                try:
+                    slots[key] = self._arena.slot(key)
+                except UnknownStreamError as error:
+                    errors[key] = error
+            if self._sequences is None:
+                tails = {key: self._flush(slot) for key, slot in slots.items()}
+            else:
+                rows, failed = self._sequences.finished(slots)
+                tails, errors = {key: self._intake.named_outputs(r) for key, r in rows.items()}, errors | failed
+            for key in tails:
+                self._release(key)
+        if errors:
+            raise BatchError(errors, tails)
+        return tails
 
     def stream(self, key: Key) -> Stream:
         """A handle to one stream, opened where it is not resident: the shortest path for one stream."""
@@ -196,12 +246,15 @@ class Engine:
     def snapshot(self, key: Key) -> bytes:
         """The stream as portable bytes: every piece of its state. Raises UnknownStreamError."""
         with self._lock:
-            return snapshot(self._arena, self.fingerprint, self._arena.slot(key))
+            return snapshot(self._arena, self.fingerprint, self._arena.slot(key), self._collected)
 
     def restore(self, key: Key, blob: bytes) -> None:
         """Puts a snapshot under `key`, in place of what was there. Raises SnapshotError, ArenaFullError; nothing changes then."""
         with self._lock:
-            self._put(key, unpack_snapshot(self._arena, self.fingerprint, key, blob))
+            row, frames = unpack_snapshot(self._arena, self.fingerprint, key, blob)
+            if self._collected and len(frames[0]) > self._collected.max_frames:
+                raise SnapshotError(str(self._collected.refusal(key, -1, len(frames[0]))))
+            self._put(key, row, frames)
 
     def fork(self, key: Key, new_key: Key) -> None:
         """A second stream with the same past. Raises UnknownStreamError, ArenaFullError, StreamError where new_key is resident."""
@@ -209,22 +262,23 @@ class Engine:
             slot = self._arena.slot(key)
             if new_key in self._arena.index:
                 raise StreamError(f"stream {new_key!r} is resident already; drop it before forking {key!r} onto it")
-            self._put(new_key, self._arena.read(np.array([slot], np.int64))[0])
+            frames = self._collected.of(slot) if self._collected else []
+            self._put(new_key, self._arena.read(np.array([slot], np.int64))[0], frames)
 
     def drop(self, key: Key) -> None:
         """Forgets the stream without flushing it. Raises UnknownStreamError."""
         with self._lock:
-            self._arena.release(key)
+            self._release(key)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Every stream in one file."""
         with self._lock:
-            write_checkpoint(self._arena, self.fingerprint, path)
+            write_checkpoint(self._arena, self.fingerprint, path, self._collected)
 
     def load(self, path: str | PathLike[str]) -> None:
         """Every stream of a file that `save` wrote, beside those that are resident. Raises CheckpointError; nothing changes then."""
         with self._lock:
-            keys, rows = read_checkpoint(self._arena, self.fingerprint, path)
+            keys, rows, frames = read_checkpoint(self._arena, self.fingerprint, path)
             both = [k for k in keys if k in self._arena.index]
             if both:
                 raise CheckpointError(
@@ -234,11 +288,17 @@ class Engine:
                 raise CheckpointError(
                     f"{path}: has {len(keys)} streams, {self._arena.max_streams - len(self)} slots are free; raise max_streams"
                 )
-            for key, row in zip(keys, rows, strict=True):
-                self._put(key, row)
+            for key, parts in zip(keys, frames, strict=True):
+                if self._collected and len(parts[0]) > self._collected.max_frames:
+                    raise CheckpointError(f"{path}: {self._collected.refusal(key, -1, len(parts[0]))}")
+            for key, row, parts in zip(keys, rows, frames, strict=True):
+                self._put(key, row, parts)
 
     def expire(self) -> list[Key]:
-        """Flushes and forgets the streams that were idle for longer than idle_timeout_s; their keys."""
+        """Flushes and forgets the streams that were idle for longer than idle_timeout_s; their keys.
+
+        Of a model of whole sequences they end as one batch; those that it fails on are forgotten too, and a BatchError says so.
+        """
         if self._idle_ns is None:
             return []
         with self._lock:
@@ -261,19 +321,62 @@ class Engine:
         return now
 
     def _expire(self, expired: list[Key]) -> None:
-        for key in self._arena.idle(self._clock() - (self._idle_ns or 0)):
+        idle = self._arena.idle(self._clock() - (self._idle_ns or 0))
+        if self._sequences is not None:
+            self._expire_together(idle, expired)
+            return
+        for key in idle:
             if key not in self._arena.index:  # the callback ended it
                 continue
             tail = self._flush(self._arena.slot(key))
-            self._arena.release(key)
+            self._release(key)
             expired.append(key)
             if self._on_expire:
                 self._on_expire(key, tail)
 
-    def _put(self, key: Key, row: np.ndarray) -> None:
+    def _expire_together(self, idle: list[Key], expired: list[Key]) -> None:
+        failure = None
+        try:
+            tails = self.close_many(idle)
+        except BatchError as error:
+            failure, tails = error, error.result
+            for key in error.errors:
+                self._release(key)
+        for key, tail in tails.items():
+            expired.append(key)
+            if self._on_expire:
+                self._on_expire(key, tail)
+        if failure is not None:
+            raise failure
+
+    def _whole_sequences(
+        self, backend: str, threads: int, providers: Sequence["Provider"] | None, max_batch: int, max_frames: int
+    ) -> "Sequences":
+        from .sequences import Sequences  # brings ONNX Runtime along
+
+        Sequences.check_backend(self.artifact, backend)
+        return Sequences(self.artifact, threads, providers, max_batch, (self._arena.max_streams, max_frames))
+
+    def _release(self, key: Key) -> None:
+        if self._collected:
+            self._collected.free(self._arena.slot(key))
+        self._arena.release(key)
+
+    def _too_many(
+        self, keys: list[Key], slots: np.ndarray, counts: Sequence[int] | np.ndarray
+    ) -> dict[Key, UndertowError]:
+        """The streams that may not collect so many frames more."""
+        if self._collected is None:
+            return {}
+        over = self._collected.over(slots, np.asarray(counts, np.int64)).tolist()
+        return {keys[i]: self._collected.refusal(keys[i], int(slots[i]), int(counts[i])) for i in over}
+
+    def _put(self, key: Key, row: np.ndarray, frames: list[np.ndarray]) -> None:
         slot = self._arena.index.get(key)
         slot = self._arena.open(key, 0) if slot < 0 else slot
         self._arena.write(slot, row)
+        if self._collected:
+            self._collected.replace(slot, frames)
         self._arena.last_active[slot] = self._clock()
 
     def _single(self, count: int) -> np.ndarray:
@@ -308,6 +411,11 @@ class Engine:
         self, slots: np.ndarray, counts: np.ndarray, inputs: list[np.ndarray], now: int
     ) -> tuple[list[np.ndarray], np.ndarray]:
         """Steps each stream over its next counts[i] rows of the inputs: the ready rows, in order, and how many each stream has."""
+        if self._collected is not None:
+            self._collected.add(slots, counts, inputs)
+            self._arena.frames[slots] += counts
+            self._arena.last_active[slots] = now
+            return self._intake.room(0), np.zeros_like(counts)
         spec = self.spec
         before = self._arena.frames[slots] if spec.delay or spec.frames_per_step > 1 else None
         steps, rests = counts, []

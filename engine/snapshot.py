@@ -1,6 +1,7 @@
 """Snapshots of one stream and of all streams: bytes with a version, a checksum and the fingerprint of their model; no pickle."""
 
 import hashlib
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import msgspec
 import numpy as np
 
 from .arena import Arena, Key
+from .collected import Collected
 from .errors import CheckpointError, SnapshotError, UndertowError
 from .layout import FRAMES
 
@@ -18,26 +20,32 @@ MAX_FRAMES = 2**62
 _SNAPSHOT, _CHECKPOINT = b"UTSN", b"UTCK"
 
 
-class _Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """frames: of each input those that were collected, where the model takes whole sequences."""
+
     fingerprint: bytes
     states: list[tuple[str, list[int], str]]
     row: bytes
+    frames: list[bytes] = []
 
 
-class _Checkpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _Checkpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     fingerprint: bytes
     states: list[tuple[str, list[int], str]]
     keys: list[str | int | tuple[bytes]]
     rows: bytes
+    frames: list[bytes] = []
 
 
-def snapshot(arena: Arena, fingerprint: bytes, slot: int) -> bytes:
+def snapshot(arena: Arena, fingerprint: bytes, slot: int, collected: Collected | None) -> bytes:
     """The stream in this slot as portable bytes."""
-    return _seal(_SNAPSHOT, _Snapshot(fingerprint, _states(arena), arena.read(np.array([slot], np.int64)).tobytes()))
+    slots = np.array([slot], np.int64)
+    row, frames = arena.read(slots).tobytes(), [] if collected is None else collected.read(slots)
+    return _seal(_SNAPSHOT, _Snapshot(fingerprint, _states(arena), row, [a.tobytes() for a in frames]))
 
 
-def unpack_snapshot(arena: Arena, fingerprint: bytes, key: Key, blob: bytes) -> np.ndarray:
-    """The row, uint8 (row_bytes,). Raises SnapshotError where the bytes are damaged or are another model's."""
+def unpack_snapshot(arena: Arena, fingerprint: bytes, key: Key, blob: bytes) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The row, uint8 (row_bytes,), and the collected frames. Raises SnapshotError where the bytes are damaged or are another model's."""
     found = _open(_SNAPSHOT, blob, _Snapshot, f"stream {key!r}: the snapshot", SnapshotError)
     _same_model(arena, fingerprint, found, f"stream {key!r}", SnapshotError)
     if len(found.row) != arena.layout.row_bytes:
@@ -45,17 +53,20 @@ def unpack_snapshot(arena: Arena, fingerprint: bytes, key: Key, blob: bytes) -> 
             f"stream {key!r}: the snapshot's row has {len(found.row)} bytes, expected {arena.layout.row_bytes}"
         )
     row = np.frombuffer(found.row, np.uint8)
-    _possible(row[None], f"stream {key!r}", SnapshotError)
-    return row
+    seen = _possible(row[None], f"stream {key!r}", SnapshotError)
+    return row, _frames(arena, found.frames, int(seen[0]), f"stream {key!r}", SnapshotError)
 
 
-def write_checkpoint(arena: Arena, fingerprint: bytes, path: str | os.PathLike[str]) -> None:
+def write_checkpoint(
+    arena: Arena, fingerprint: bytes, path: str | os.PathLike[str], collected: Collected | None
+) -> None:
     """Every resident stream in one file, written in one move and synced to the disk."""
     path = Path(path)
     residents = arena.index.items()
     keys: list[Any] = [(key,) if isinstance(key, bytes) else key for key, _ in residents]
     slots = np.array([slot for _, slot in residents], np.int64)
-    data = _seal(_CHECKPOINT, _Checkpoint(fingerprint, _states(arena), keys, arena.read(slots).tobytes()))
+    frames = [] if collected is None else [a.tobytes() for a in collected.read(slots)]
+    data = _seal(_CHECKPOINT, _Checkpoint(fingerprint, _states(arena), keys, arena.read(slots).tobytes(), frames))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("wb") as file:
         file.write(data)
@@ -64,8 +75,10 @@ def write_checkpoint(arena: Arena, fingerprint: bytes, path: str | os.PathLike[s
     os.replace(temporary, path)
 
 
-def read_checkpoint(arena: Arena, fingerprint: bytes, path: str | os.PathLike[str]) -> tuple[list[Key], np.ndarray]:
-    """Keys and their rows, uint8 (n, row_bytes). Raises CheckpointError."""
+def read_checkpoint(
+    arena: Arena, fingerprint: bytes, path: str | os.PathLike[str]
+) -> tuple[list[Key], np.ndarray, list[list[np.ndarray]]]:
+    """Keys, their rows, uint8 (n, row_bytes), and the frames that were collected of each. Raises CheckpointError."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:
@@ -78,17 +91,35 @@ def read_checkpoint(arena: Arena, fingerprint: bytes, path: str | os.PathLike[st
             f"{path}: {len(keys)} keys and {len(found.rows)} bytes of rows of {arena.layout.row_bytes} do not fit"
         )
     rows = np.frombuffer(found.rows, np.uint8).reshape(len(keys), arena.layout.row_bytes)
-    _possible(rows, str(path), CheckpointError)
-    return keys, rows
+    seen = _possible(rows, str(path), CheckpointError)
+    frames = _frames(arena, found.frames, int(seen.sum()), str(path), CheckpointError)
+    parts = [np.split(array, np.cumsum(seen)[:-1]) for array in frames]
+    return keys, rows, [list(p) for p in zip(*parts, strict=True)] if parts and keys else [[] for _ in keys]
 
 
-def _possible(rows: np.ndarray, where: str, error: type[UndertowError]) -> None:
-    """The counts of frames, which address buffered frames, are those of some stream."""
+def _frames(arena: Arena, parts: list[bytes], count: int, where: str, error: type[UndertowError]) -> list[np.ndarray]:
+    """So many collected frames of each input; of a model that is stepped there are none."""
+    tensors, found = arena.spec.inputs if arena.spec.sequence else (), []
+    if len(parts) != len(tensors):
+        raise error(f"{where}: has collected frames of {len(parts)} inputs, expected {len(tensors)}")
+    for tensor, raw in zip(tensors, parts, strict=True):
+        size = math.prod(tensor.shape) * np.dtype(tensor.dtype).itemsize
+        if len(raw) != count * size:
+            raise error(
+                f"{where}: input '{tensor.name}' has {len(raw)} bytes of collected frames, expected {count} frames of {size}"
+            )
+        found.append(np.frombuffer(raw, tensor.dtype).reshape(count, *tensor.shape))
+    return found
+
+
+def _possible(rows: np.ndarray, where: str, error: type[UndertowError]) -> np.ndarray:
+    """The counts of frames, which address buffered frames; they are those of some stream."""
     seen = np.ascontiguousarray(rows[:, FRAMES : FRAMES + 8]).view(np.int64)
     if ((seen < 0) | (seen >= MAX_FRAMES)).any():
         raise error(
             f"{where}: a stream has seen {int(seen.min())} .. {int(seen.max())} frames, expected 0 .. {MAX_FRAMES}"
         )
+    return seen[:, 0]
 
 
 def _states(arena: Arena) -> list[tuple[str, list[int], str]]:

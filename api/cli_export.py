@@ -28,6 +28,19 @@ class Numbers(click.ParamType):
         return numbers
 
 
+class Ahead(click.ParamType):
+    """How many frames ahead: a whole number, or all."""
+
+    name = "N|all"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Literal["all"] | int:
+        if value == "all":
+            return "all"
+        if not str(value).isdigit():
+            self.fail(f"{value!r}: expected a whole number of frames, or all", param, ctx)
+        return int(value)
+
+
 @click.command("export")
 @click.argument("source", metavar="PACKAGE.MODULE:FACTORY")
 @click.option(
@@ -48,6 +61,13 @@ class Numbers(click.ParamType):
     "--time-axis", type=click.IntRange(min=0), default=1, show_default=True, help="Which axis of the input is time."
 )
 @click.option(
+    "--lookahead",
+    type=Ahead(),
+    default="0",
+    show_default=True,
+    help="Frames that an output may see ahead; all: a stream's outputs come at its end.",
+)
+@click.option(
     "--sample-rate", type=click.FloatRange(min=0, min_open=True), help="Frames a second, kept in the artifact."
 )
 @click.option("--labels", help="Names of the output's features, between commas.")
@@ -63,6 +83,7 @@ def export_command(
     dtype: str,
     checkpoint: Path | None,
     time_axis: int,
+    lookahead: Literal["all"] | int,
     sample_rate: float | None,
     labels: str | None,
     quantize: Literal["int8", "float16"] | None,
@@ -94,6 +115,7 @@ def export_command(
             example,
             output,
             time_axis=time_axis,
+            lookahead=lookahead,
             sample_rate_hz=sample_rate,
             labels=names,
             quantize=quantize,

@@ -40,10 +40,11 @@ class Batch:
         decoder: Decoder,
         policy: Policy,
         max_streams: int,
+        max_frames: int,
         dead: DeadLetters | None,
     ):
         self.engine, self.codec, self.decoder, self.dead = engine, codec, decoder, dead
-        self.ledger = Ledger(engine.spec, policy, max_streams)
+        self.ledger = Ledger(engine.spec, policy, max_streams, max_frames)
         self.stepper = Stepper(engine, slots(max_streams))
         self.positions = Positions({})
         self.counts, self.failure = Counts(), None

@@ -28,6 +28,7 @@ class Model(Table, frozen=True, kw_only=True):
     providers: list[str] | None = None
     max_streams: Count = 4096
     threads: Count = 1
+    max_frames: Count = 65_536
 
 
 class Policy(Table, frozen=True, kw_only=True):

@@ -58,8 +58,9 @@ class Part:
 class Ledger:
     """The open streams and the watermark of each partition. Knows nothing of the engine."""
 
-    def __init__(self, spec: StepSpec, policy: Policy, max_streams: int):
+    def __init__(self, spec: StepSpec, policy: Policy, max_streams: int, max_frames: int):
         self.policy, self.max_streams = policy, max_streams
+        self._most = max_frames if spec.sequence else None  # frames that are collected of a stream
         self.numbering = Numbering.of(spec)
         self.live: dict[Name, Live] = {}
         self.watermarks: dict[str, int] = {}
@@ -125,6 +126,7 @@ class Ledger:
             time_ns = None if time_ns is None else time_ns + late * record.frame_ns
         if not len(chunk[0]):
             return
+        self._check_room(record, live, len(chunk[0]))
         opens = live is None
         live = self._open(record, replayed) if live is None else live
         if record.seq is not None:
@@ -132,6 +134,15 @@ class Ledger:
         elif live.seq is not None:
             live.seq += count
         parts.append(self._step(live, record, chunk, time_ns, opens, replayed))
+
+    def _check_room(self, record: Record, live: Live | None, count: int) -> None:
+        """Raises StreamError where the stream would be longer than its frames are kept."""
+        held = live.frames if live else 0
+        if self._most is not None and held + count > self._most:
+            raise StreamError(
+                f"stream {record.key!r}: has {held} frames and {count} come, at most {self._most} are kept until a stream ends; "
+                "end it earlier, or raise [model] max_frames"
+            )
 
     def _missing(self, record: Record, live: Live | None) -> int:
         """Frames missing before the record; negative: frames seen already. Raises StreamError where that makes it bad."""

@@ -4,6 +4,7 @@ With K frames in and M outputs a step, output j answers frame j * K // M; the de
 follows from how many frames the stream has seen, so the processor knows before the engine has stepped.
 """
 
+import math
 from dataclasses import dataclass
 
 import msgspec
@@ -32,8 +33,12 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Numbering:
-    """frames_in: K. rows_out: M. delay_rows: outputs of the first steps that answer no frame. flushes: there is a tail."""
+    """frames_in: K. rows_out: M. delay_rows: outputs of the first steps that answer no frame. flushes: there is a tail.
 
+    A model of whole sequences gives every output at the end; it has frames and outputs in the proportion of its lengths.
+    """
+
+    spec: StepSpec
     frames_in: int
     rows_out: int
     delay_rows: int
@@ -42,10 +47,14 @@ class Numbering:
     @classmethod
     def of(cls, spec: StepSpec) -> "Numbering":
         k, m = spec.frames_per_step, spec.outputs_per_step
-        return cls(k, m, -(-spec.delay * m // k), spec.valid_input is not None)
+        if spec.sequence:
+            k, m = (math.prod(stage[i] for stage in spec.lengths) for i in (2, 0))
+        return cls(spec, k, m, -(-spec.delay * m // k), spec.sequence or spec.valid_input is not None)
 
     def ready(self, frames: int) -> int:
         """How many outputs are out once the stream has seen so many frames."""
+        if self.spec.sequence:
+            return 0
         return max(0, frames // self.frames_in * self.rows_out - self.delay_rows)
 
     def answered(self, spans: list[Span], new: Span) -> list[Piece]:
@@ -56,8 +65,13 @@ class Numbering:
     def tail(self, spans: list[Span], frames: int) -> list[Piece]:
         """The outputs that the end of the stream pushes out."""
         done = self.ready(frames)
-        total = frames * self.rows_out // self.frames_in if self.flushes else done
-        return self._pieces(spans, done, max(done, total))
+        total = self.spec.outputs_of(frames) if self.flushes else done
+        pieces = self._pieces(spans, done, max(done, total))
+        missing = total - done - sum(p.rows for p in pieces)
+        if missing > 0:  # more than frames in proportion: they go on at the pace of the last
+            last = pieces.pop() if pieces else Piece(done, 0, None, 0)
+            pieces.append(Piece(last.step, last.rows + missing, last.time_ns, last.frame_ns))
+        return pieces
 
     def _pieces(self, spans: list[Span], begin: int, end: int) -> list[Piece]:
         pieces, k, m = [], self.frames_in, self.rows_out

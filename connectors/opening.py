@@ -49,9 +49,12 @@ def open_parts(placed: PlacedPipeline, source: Source | None, sink: Sink | None)
         providers=model.providers,
         max_streams=slots(model.max_streams),
         threads=model.threads,
+        max_frames=model.max_frames,
     )
     dead = DeadLetters(placed.path(pipeline.dead_letters.path)) if pipeline.dead_letters else None
-    return Parts(Batch(engine, codec, decoder, pipeline.policy, model.max_streams, dead), given, taken)
+    return Parts(
+        Batch(engine, codec, decoder, pipeline.policy, model.max_streams, model.max_frames, dead), given, taken
+    )
 
 
 def check_parts(parts: Parts) -> None:

@@ -54,7 +54,7 @@ class Stepper:
                 chunks.setdefault(part.live.id, []).append(part.chunk)
         begin = time.perf_counter()
         outputs = self.engine.push_many({id: self._joined(c) for id, c in chunks.items()}) if chunks else {}
-        tails = {p.live.id: self.engine.close(p.live.id) for p in parts if p.chunk is None}
+        tails = self.engine.close_many(p.live.id for p in parts if p.chunk is None)
         if parts:
             self.seconds.append(time.perf_counter() - begin)
         given: dict[int, int] = {}

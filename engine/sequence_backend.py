@@ -52,7 +52,10 @@ class SequenceBackend:
         except Exception as error:  # onnxruntime's own errors share no public base
             raise BackendError(f"{self._name}: ONNX Runtime failed on {_told(lengths)}: {error}") from error
         return [
-            [self._cut(t.name, np.asarray(y)[row], spec.outputs_of(int(n))) for t, y in zip(spec.outputs, made, strict=True)]
+            [
+                self._cut(t.name, np.asarray(y)[row], spec.outputs_of(int(n)))
+                for t, y in zip(spec.outputs, made, strict=True)
+            ]
             for row, n in enumerate(lengths)
         ]
 

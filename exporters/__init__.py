@@ -26,7 +26,7 @@ def export(
     path: str | os.PathLike[str],
     *,
     time_axis: int = 1,
-    lookahead: int = 0,
+    lookahead: Literal["all"] | int = 0,
     frames_per_step: int = 1,
     window: int | tuple[int, int] | None = None,
     reduce: Literal["running"] | None = None,
@@ -42,7 +42,8 @@ def export(
     example: how it is called: a tensor, a tuple of its arguments, or a dict of them by name. Every tensor has `time_axis`,
         and the batch at axis 0 (at axis 1 where `time_axis` is 0); sizes of both are free.
     lookahead: frames that the reverse direction of bidirectional layers sees beyond its own: each output comes so many frames late, and
-        is that of the layer run from frame min(t + lookahead, T - 1) back to t.
+        is that of the layer run from frame min(t + lookahead, T - 1) back to t. "all": outputs may depend on every frame (bidirectional
+        layers, attention, means over time); the engine collects a stream's frames then, and gives all outputs when it ends.
     frames_per_step: how many frames a step takes; a multiple of it where the module gives fewer outputs than it gets frames.
     window: frames before (and after, as a pair) that an attention to all frames is held to; one with a mask of its own keeps that.
     reduce: "running" makes a sum, mean, largest or smallest value over time one of the frames so far. At a stream's last output it is
@@ -68,6 +69,7 @@ def export(
 
     names = None if labels is None else tuple(labels)
     asked = Asked(Path(path), frames_per_step, sample_rate_hz, names, quantize, progress)
+    _check_steps(lookahead, frames_per_step)
     if isinstance(module, StepModule):
         if (time_axis, lookahead, frames_per_step, window, reduce) != (1, 0, 1, None, None):
             raise ExportError(
@@ -82,6 +84,13 @@ def export(
     return export_torch(module, example, asked, time_axis=time_axis, bounds=_bounds(window, lookahead, reduce))
 
 
+def _check_steps(lookahead: Any, frames_per_step: int) -> None:
+    if lookahead == "all" and frames_per_step != 1:
+        raise ExportError(
+            f"frames_per_step is {frames_per_step}, and with lookahead='all' there are no steps; leave it out"
+        )
+
+
 def _bounds(window: Any, lookahead: Any, reduce: Any) -> "Bounds":
     from .step_graph import Bounds
 
@@ -90,11 +99,16 @@ def _bounds(window: Any, lookahead: Any, reduce: Any) -> "Bounds":
         not isinstance(pair, tuple) or len(pair) != 2 or any(not isinstance(n, int) or n < 0 for n in pair)
     ):
         raise ExportError(f"window is {window!r}, expected a number of frames before, or a pair (before, after)")
-    if not isinstance(lookahead, int) or lookahead < 0:
-        raise ExportError(f"lookahead is {lookahead!r}, expected a number of frames, 0 or more")
+    if lookahead == "all" and (window is not None or reduce is not None):
+        raise ExportError(
+            f"window is {window!r}, reduce {reduce!r}; with lookahead='all' every frame is seen, so leave them out"
+        )
+    if lookahead != "all" and (not isinstance(lookahead, int) or lookahead < 0):
+        raise ExportError(f"lookahead is {lookahead!r}, expected a number of frames, 0 or more, or 'all'")
     if reduce not in (None, "running"):
         raise ExportError(f"reduce is {reduce!r}, expected 'running' or None")
-    return Bounds(pair, lookahead, reduce == "running")
+    ahead = 0 if lookahead == "all" else lookahead
+    return Bounds(pair, ahead, reduce == "running", whole=lookahead == "all")
 
 
 def convert(
@@ -106,7 +120,7 @@ def convert(
     shapes: Mapping[str, Sequence[int]] | None = None,
     frames_per_step: int = 1,
     window: int | tuple[int, int] | None = None,
-    lookahead: int = 0,
+    lookahead: Literal["all"] | int = 0,
     reduce: Literal["running"] | None = None,
     sample_rate_hz: float | None = None,
     labels: Sequence[str] | None = None,
@@ -133,6 +147,7 @@ def convert(
     names = None if labels is None else tuple(labels)
     asked = Asked(Path(path), frames_per_step, sample_rate_hz, names, quantize, progress)
     sizes = {name: tuple(shape) for name, shape in (shapes or {}).items()}
+    _check_steps(lookahead, frames_per_step)
     return convert_graph(source, asked, Axes(time_axis, batch_axis, sizes), _bounds(window, lookahead, reduce))
 
 

@@ -95,7 +95,9 @@ class _Pairing:
         count, axis = self.time
         self.kept |= {f"{name}.slope": slope, f"{name}.begin": begin, "length.axis": np.array([0], np.int64)}
         if not self.nodes:
-            self.nodes.append(helper.make_node("Shape", [count], ["length.all"], "length.all", start=axis, end=axis + 1))
+            self.nodes.append(
+                helper.make_node("Shape", [count], ["length.all"], "length.all", start=axis, end=axis + 1)
+            )
             self.nodes.append(helper.make_node("Squeeze", ["length.all", "length.axis"], ["length"], "length"))
         kind = helper.np_dtype_to_tensor_dtype(a.dtype)
         self.nodes += [

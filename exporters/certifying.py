@@ -15,6 +15,7 @@ from .sequences import Sequence
 from .stepping import Outputs, stepped_alone, stepped_together
 
 BACKENDS = ("ort", "engine:numba")  # what a certificate is about, see `parity.compare`
+WHOLE_BACKENDS = ("engine:ort",)  # likewise, of a graph of whole sequences
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +56,16 @@ def certified(
     graph with the same weights as plain float32 tensors.
     """
     artifact = _approximated(artifact, truth)
+    backends = WHOLE_BACKENDS if artifact.spec.sequence else BACKENDS
     if quantize is None:
-        return _with_lines(artifact, _agreeing(artifact, truth, BACKENDS, progress))
+        return _with_lines(artifact, _agreeing(artifact, truth, backends, progress))
     small = made(quantized(artifact.model, quantize), artifact.spec, artifact.path)
     _agreeing(artifact, truth, ("ort",), progress)
     small = _quantised(artifact, small, truth, quantize)
     plain = replace(small, model=dequantized(small.model))
     expected = stepped_alone(plain, truth.sequences)
     same = Truth(f"{quantize} weights as float32", truth.sequences, expected, truth.noun, last=truth.last)
-    return _with_lines(small, _agreeing(small, same, BACKENDS, progress))
+    return _with_lines(small, _agreeing(small, same, backends, progress))
 
 
 def _approximated(artifact: Artifact, truth: Truth) -> Artifact:

@@ -18,6 +18,7 @@ from .finishing import Asked, Reference, finished, rows
 from .joining import Part, Port, at_opset, opset, tidy
 from .plain import pruned
 from .report import ExportReport
+from .sequence_export import to_sequence
 from .sequences import Draw, draws
 from .sequences import Sequence as Frames
 from .step_graph import Bounds, dtype_name
@@ -128,6 +129,8 @@ def _stepped(whole: Whole, frames_per_step: int, bounds: Bounds) -> tuple[onnx.M
     """The model with free sizes, and its step graph."""
     feed = _feeds(whole)
     model = _any_batch(whole, feed)
+    if bounds.whole:
+        return model, to_sequence(model, feed, time_axis=whole.time_axis, batch_axis=whole.batch_axis)
     step = to_step(
         model,
         feed,

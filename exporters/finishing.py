@@ -147,7 +147,11 @@ def _notes(step: Step, asked: int, noun: str) -> tuple[str, ...]:
         notes.append(
             f"a step takes {taken} frames, not {asked}: the {noun} gives {step.spec.outputs_per_step} outputs of so many"
         )
-    if step.finals:
-        names = ", ".join(repr(name) for name in step.finals)
+    names = ", ".join(repr(name) for name in step.finals)
+    if step.finals and step.spec.sequence:
+        notes.append(
+            f"left out {names}: one row a stream, where the other outputs have one a frame; export it by itself"
+        )
+    elif step.finals:
         notes.append(f"left out {names}: the state after the last frame; read it with engine.state(key)")
     return tuple(notes)

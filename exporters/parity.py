@@ -23,11 +23,14 @@ from .sequences import Sequence
 from .stepping import Outputs, stepped_together
 
 LENGTHS = (1, 2, 7, 50)
+WHOLE_LENGTHS = (1, 2, 5, 7, 29, 41, 50)  # several that go through a graph of whole sequences together
 SEEDS = 3
 
 
 def lengths_for(spec: StepSpec) -> tuple[int, ...]:
     """Lengths with one frame, a few, a step's and not a whole number of steps, and some beyond the delay."""
+    if spec.sequence:
+        return WHOLE_LENGTHS
     k = spec.frames_per_step
     return tuple(sorted({*LENGTHS[:3], k, 2 * k + 1, 7 * k, spec.delay + LENGTHS[-1] * min(k, 16) + k - 1}))
 

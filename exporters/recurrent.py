@@ -14,14 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from ..engine.errors import ExportError
+from .both_ways import BOTH_WAYS, GATES, both_ways
 from .nn import LatencyControlled, OverTime
 from .nn.bidirectional import by_operators
 from .recurrent_rule import LAYER_KEY
 
 op: Any = onnxscript.opset18  # its annotations are of graphs that are traced, not of what a call gives here
-
-# torch stacks the gates of LSTM as i, f, g, o and of GRU as r, z, n; ONNX as i, o, f, c and as z, r, h.
-GATES = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn_tanh": (0,), "rnn_relu": (0,)}
 
 
 @torch.library.custom_op("undertow::recurrent", mutates_args=())
@@ -82,16 +80,19 @@ def _to_onnx(x, h0, c0, w_ih, w_hh, b_ih, b_hh, kind="", name=""):
     return op.Squeeze(y, direction), final_h, final_h if cn is None else op.Squeeze(cn, lead)
 
 
-TRANSLATIONS = {torch.ops.undertow.recurrent.default: _to_onnx}
+TRANSLATIONS = {torch.ops.undertow.recurrent.default: _to_onnx} | BOTH_WAYS
 
 
 @contextmanager
-def single_operators(root: nn.Module) -> Iterator[None]:
-    """While open, recurrent layers in `root` are single operators; afterwards the modules are as they were."""
+def single_operators(root: nn.Module, ahead: bool = False) -> Iterator[None]:
+    """While open, recurrent layers in `root` are single operators; afterwards the modules are as they were.
+
+    ahead: the graph may see frames ahead, so bidirectional layers are taken too.
+    """
     patched: list[tuple[nn.Module, Any]] = []
     try:
         for path, module in root.named_modules():
-            forward = _forward_of(path, module)
+            forward = _forward_of(path, module, ahead)
             if forward is not None:
                 patched.append((module, module.__dict__.get("forward")))
                 module.forward = forward
@@ -103,7 +104,7 @@ def single_operators(root: nn.Module) -> Iterator[None]:
                 module.forward = before
 
 
-def _forward_of(path: str, module: nn.Module) -> Any:
+def _forward_of(path: str, module: nn.Module, ahead: bool) -> Any:
     """What `module` computes instead of its own forward, or None where it is left alone."""
     if isinstance(module, LatencyControlled):
         return _latency_controlled(path or module.layer.mode.lower().split("_")[0], module)
@@ -116,7 +117,7 @@ def _forward_of(path: str, module: nn.Module) -> Any:
         return _refusing(
             name, "its class overrides forward, so what it computes is not known; use nn.RNN, nn.LSTM or nn.GRU itself"
         )
-    if module.bidirectional:
+    if module.bidirectional and not ahead:
         return _refusing(name, _BIDIRECTIONAL)
     if module.proj_size:
         return _refusing(
@@ -125,6 +126,8 @@ def _forward_of(path: str, module: nn.Module) -> Any:
 
     def forward(x: Any, hx: Any = None) -> Any:
         _check_input(name, module.weight_ih_l0, x)
+        if module.bidirectional:
+            return both_ways(module, x, hx, path or kind.split("_")[0])
         y = x.transpose(0, 1) if module.batch_first else x
         hs, cs = hx if kind == "lstm" and hx is not None else (hx, None)
         finals: list[tuple[Tensor, Tensor]] = []
@@ -145,8 +148,8 @@ def _forward_of(path: str, module: nn.Module) -> Any:
 
 
 _BIDIRECTIONAL = (
-    "it is bidirectional: the first frame's output needs the last frame; use a forward layer "
-    "(bidirectional=False), this version has no bounded lookahead"
+    "it is bidirectional: the first frame's output needs the last frame; use a forward layer (bidirectional=False), "
+    "lookahead=R (each output sees R frames more, and comes R frames late) or lookahead='all' (outputs come at a stream's end)"
 )
 
 

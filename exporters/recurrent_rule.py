@@ -43,7 +43,7 @@ def _forward(node: Node, step: StepGraph, layer: str, x: Frames) -> str:
     states = ("h", "c") if node.op == "LSTM" else ("h",)
     names = [step.state(f"{layer}.{s}", _initial(node, 5 + i, 0)) for i, s in enumerate(states)]
     lead, many = step.ints(0), x.clock.per_step > 1
-    inputs = [x.name] if many else step.emit("Unsqueeze", [x.name, lead], f"{layer}.x")
+    inputs = [x.name] if many else [*step.emit("Unsqueeze", [x.name, lead], f"{layer}.x")]
     inputs += [_weight(node, step, layer, i, 0) for i in range(1, 4)] + [""]
     inputs += [step.emit("Unsqueeze", [name, lead], f"{name}.in")[0] for name in names]
     inputs += [_weight(node, step, layer, 7, 0)] if node.input(7) is not None else []

@@ -34,6 +34,8 @@ class ExportReport:
 
 def timing(spec: StepSpec) -> str:
     """Delay, rate and state of a model in words."""
+    if spec.sequence:
+        return "whole sequences: all outputs of a stream come at its end"
     return (
         f"delay {_count(spec.delay, 'frame')}; {_count(spec.frames_per_step, 'frame')} in, {spec.outputs_per_step} out a step; "
         f"{spec.state_bytes:,} bytes of state a stream"

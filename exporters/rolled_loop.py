@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import helper
 
 from ..engine.errors import ExportError
 from .bodies import captured
 from .tracked import module_of, where
-from .unrolled import LATER, STEADY, Pick, Stack, Unrolled
+from .unrolled import LATER, STEADY, Pick, Unrolled
 from .values import Made, Values, renamed
 
 Family = tuple[int | None, ...]
@@ -68,7 +68,9 @@ class RolledLoop:
         """The tensor from STEADY on, and whether it is right in an earlier step."""
         late = [v for v in family[STEADY:] if v is not None]
         if len(late) < 2:
-            raise self._refuse("a step reads what was computed more than two frames before it", "keep a buffer of past frames")
+            raise self._refuse(
+                "a step reads what was computed more than two frames before it", "keep a buffer of past frames"
+            )
         first, times = late[0], [self.found.time[v] for v in late]
         if set(times) == {None}:
             if len(set(late)) == 1:
@@ -169,7 +171,11 @@ class RolledLoop:
     def _counted_constant(self, family: Family, late: list[int]) -> tuple[str, Callable[[int], bool]]:
         """A constant that grows by as much in each step, from the number of the frame."""
         arrays = [self.values.made[v].array for v in late]
-        numbers = [a for a in arrays if a is not None and a.dtype.kind in "iuf" and a.shape == (arrays[0] is not None and arrays[0].shape)]
+        numbers = [
+            a
+            for a in arrays
+            if a is not None and a.dtype.kind in "iuf" and a.shape == (arrays[0] is not None and arrays[0].shape)
+        ]
         if len(numbers) < len(late):
             raise self._differs(late)
         slope = numbers[1] - numbers[0]
@@ -178,7 +184,9 @@ class RolledLoop:
         def fits(v: int | None, k: int) -> bool:
             array = None if v is None else self.values.made[v].array
             same = array is not None and array.shape == begin.shape and array.dtype == begin.dtype
-            return same and bool(np.allclose(array, begin + slope * k, rtol=1e-6, atol=1e-7 if begin.dtype.kind == "f" else 0))
+            return same and bool(
+                np.allclose(array, begin + slope * k, rtol=1e-6, atol=1e-7 if begin.dtype.kind == "f" else 0)
+            )
 
         if not all(fits(v, k) for k, v in enumerate(late, STEADY)):
             raise self._refuse(
@@ -234,7 +242,8 @@ class RolledLoop:
             if now is not None:
                 return self._state((None, *now[:-1]))
         raise self._refuse(
-            f"step {k} of the loop is not like the later ones, and reads what no other step computes", "do the same in every step"
+            f"step {k} of the loop is not like the later ones, and reads what no other step computes",
+            "do the same in every step",
         )
 
     # ---------------------------------------------------------------------------------------------------- results
@@ -339,5 +348,7 @@ def _ordered(nodes: list[onnx.NodeProto], known: set[str]) -> list[onnx.NodeProt
             done.update(node.output)
         else:
             stack.append((node, True))
-            stack += [(makers[i], False) for i in reversed([*node.input, *captured(node)]) if i in makers and i not in done]
+            stack += [
+                (makers[i], False) for i in reversed([*node.input, *captured(node)]) if i in makers and i not in done
+            ]
     return ordered

@@ -134,12 +134,16 @@ class _Rolling:
         v = next(v for v in s.family[STEADY:] if v is not None)
         shape = self.values.shape[v]
         if shape is None:
-            raise ExportError(f"a Python loop over time cannot become a step: the shape of '{self.values.name[v]}' is not known")
+            raise ExportError(
+                f"a Python loop over time cannot become a step: the shape of '{self.values.name[v]}' is not known"
+            )
         value = next(i for i in self.model.graph.input)
         dims = [d.dim_value if d.HasField("dim_value") else 0 for d in value.type.tensor_type.shape.dim]
         batch = dims.index(0)
         sizes = []
-        nodes.append(helper.make_node("Shape", [value.name], [f"{name}.batch"], f"{name}.batch", start=batch, end=batch + 1))
+        nodes.append(
+            helper.make_node("Shape", [value.name], [f"{name}.batch"], f"{name}.batch", start=batch, end=batch + 1)
+        )
         for i, size in enumerate(shape):
             sizes.append(f"{name}.batch" if size is None else f"{name}.{i}")
             if size is not None:
@@ -168,7 +172,9 @@ class _Rolling:
         if stack.extended:
             return turned
         if any(size is None for size in shape[axis + 1 :]):
-            raise ExportError("a Python loop over time cannot become a step: it joins frames along an axis before the batch; use torch.stack")
+            raise ExportError(
+                "a Python loop over time cannot become a step: it joins frames along an axis before the batch; use torch.stack"
+            )
         target = [0] * axis + [-1] + [size or 0 for size in shape[axis + 1 :]]
         constants.append(numpy_helper.from_array(np.array(target, np.int64), f"{name}.shape"))
         nodes.append(helper.make_node("Reshape", [turned, f"{name}.shape"], [out], out))

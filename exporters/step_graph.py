@@ -27,12 +27,13 @@ class Bounds:
     """What the user allows where a model needs the whole sequence.
 
     window: frames before and after that an attention without a window of its own is held to. lookahead: frames that a reverse layer
-    sees beyond its own. running: a reduction over time is over the frames so far.
+    sees beyond its own. running: a reduction over time is over the frames so far. whole: nothing is stepped, see `sequence_export`.
     """
 
     window: tuple[int, int] | None = None
     lookahead: int = 0
     running: bool = False
+    whole: bool = False
 
 
 @dataclass(slots=True)

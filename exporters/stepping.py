@@ -11,13 +11,32 @@ Outputs = list[dict[str, np.ndarray]]  # for each sequence, for each output (T, 
 
 
 def stepped_alone(artifact: Artifact, sequences: list[Sequence]) -> Outputs:
-    """Each sequence by itself, frame by frame, in ONNX Runtime as a plain interpreter."""
+    """Each sequence by itself, frame by frame, in ONNX Runtime as a plain interpreter; in one run where the graph takes it whole."""
+    if artifact.spec.sequence:
+        return whole(artifact, sequences)
     session = plain_session(artifact.model)
     return [_stepped(session, artifact, [sequence])[0] for sequence in sequences]
 
 
+def whole(artifact: Artifact, sequences: list[Sequence]) -> Outputs:
+    """Each sequence by itself through a graph of whole sequences."""
+    spec, session, given = artifact.spec, plain_session(artifact.model), []
+    for sequence in sequences:
+        length = len(next(iter(sequence.values())))
+        if not length or not spec.outputs_of(length):
+            given.append({o.name: np.zeros((0, *o.shape), o.dtype) for o in spec.outputs})
+            continue
+        feed = {name: array[None] for name, array in sequence.items()}
+        feed |= {spec.lengths_input: np.array([length])} if spec.lengths_input else {}
+        made = session.run([o.name for o in spec.outputs], feed)
+        given.append({o.name: np.asarray(y)[0] for o, y in zip(spec.outputs, made, strict=True)})
+    return given
+
+
 def stepped_together(artifact: Artifact, sequences: list[Sequence]) -> Outputs:
-    """All sequences as one batch, frame by frame, in ONNX Runtime, if the graph takes one; a sequence that is over leaves it."""
+    """All sequences as one batch, frame by frame, in ONNX Runtime, if the graph takes one; a sequence that is over leaves it. Whole ones run alone."""
+    if artifact.spec.sequence:
+        return whole(artifact, sequences)
     if not artifact.spec.batchable:
         return stepped_alone(artifact, sequences)
     return _stepped(plain_session(artifact.model), artifact, sequences)

@@ -13,6 +13,7 @@ from .finishing import Asked, Reference, finished, rows
 from .nn import OverTime
 from .origins import origin_of
 from .report import ExportReport
+from .sequence_export import to_sequence
 from .sequences import Sequence
 from .step_graph import Bounds
 from .step_pass import Step, to_step
@@ -28,18 +29,26 @@ def export(module: nn.Module, example: Any, asked: Asked, *, time_axis: int, bou
     call = Call(OverTime(module) if isinstance(module, nn.RNNCellBase) else module, example, time_axis)
     with evaluation(module):
         asked.say("tracing the module")
-        whole = whole_sequence(call)
-        asked.say("the step graph")
-        step = to_step(
-            whole,
-            _feed(call),
-            time_axis=time_axis,
-            batch_axis=call.batch_axis,
-            frames_per_step=asked.frames_per_step,
-            lone_name=_lone_name(call),
-            bounds=bounds,
-        )
+        whole = whole_sequence(call, ahead=bounds.whole or bounds.lookahead > 0)
+        step = _stepped(call, whole, asked, bounds)
         return finished(step, asked, origin, _reference(call, whole, step, bounds))
+
+
+def _stepped(call: Call, whole: onnx.ModelProto, asked: Asked, bounds: Bounds) -> Step:
+    feed, axes, lone = _feed(call), (call.time_axis, call.batch_axis), _lone_name(call)
+    if bounds.whole:
+        asked.say("what the graph of whole sequences takes and gives")
+        return to_sequence(whole, feed, time_axis=axes[0], batch_axis=axes[1], lone_name=lone)
+    asked.say("the step graph")
+    return to_step(
+        whole,
+        feed,
+        time_axis=axes[0],
+        batch_axis=axes[1],
+        frames_per_step=asked.frames_per_step,
+        lone_name=lone,
+        bounds=bounds,
+    )
 
 
 def _check(module: Any, asked: Asked, time_axis: int) -> None:

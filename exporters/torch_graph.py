@@ -25,11 +25,14 @@ OPSET = 18  # the newest that torch's exporter emits without a conversion, and e
 _BATCH, _LENGTHS = 5, (13, 48, 240, 1008, 4032, 16_128, 48_000)
 
 
-def whole_sequence(call: Call) -> onnx.ModelProto:
-    """The ONNX graph of `call`, inputs and outputs named as in it. The module must be in evaluation mode."""
+def whole_sequence(call: Call, ahead: bool = False) -> onnx.ModelProto:
+    """The ONNX graph of `call`, inputs and outputs named as in it. The module must be in evaluation mode.
+
+    ahead: it may see frames ahead of its outputs, see `recurrent.single_operators`.
+    """
     free = torch.export.Dim.DYNAMIC
     axes = [{call.batch_axis: free, call.time_axis: free} for _ in call.input_names]
-    with torch.no_grad(), single_operators(call.module), quiet(), _Rewritten():
+    with torch.no_grad(), single_operators(call.module, ahead), quiet(), _Rewritten():
         example = _probe(call)
         try:
             program = _traced(call, example, (tuple(axes),))

@@ -97,7 +97,13 @@ def _pick(values: Values, v: int, length: int) -> Pick | None:
         axis = made.attribute("axis", 0) % len(shape)
         return Pick(source, axis, first, index.ndim == 1) if shape[axis] == length and index.ndim < 2 else None
     stop, axes, strides = ([*arrays, None, None])[1:4]
-    if stop is None or axes is None or stop.size != 1 or axes.size != 1 or (strides is not None and strides.item() != 1):
+    if (
+        stop is None
+        or axes is None
+        or stop.size != 1
+        or axes.size != 1
+        or (strides is not None and strides.item() != 1)
+    ):
         return None
     axis = int(axes.flat[0]) % len(shape)
     return Pick(source, axis, first, True) if shape[axis] == length and int(stop.flat[0]) == first + 1 else None

@@ -92,7 +92,9 @@ class Values:
                 made = Made((*same, i), proto, inputs, i)
                 self.of[name] = self.add(made, name, shapes.get(name))
 
-    def written(self, wanted: Iterable[int], given: dict[int, str]) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    def written(
+        self, wanted: Iterable[int], given: dict[int, str]
+    ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
         """Nodes and constants that make the values, inputs first. given: what is there already, by its name; what is written is added to it."""
         nodes: list[onnx.NodeProto] = []
         constants: list[onnx.TensorProto] = []

@@ -61,7 +61,7 @@ def _first_that_runs(
     for short, long in lengths:
         sizes = tuple(zip(BATCHES, (short, short, long), strict=True))
         feeds = [feed(*size) for size in sizes]
-        if _runs_empty(model, feeds[0]):
+        if runs_empty(model, feeds[0]):
             continue
         try:
             runs = [_run(session, names, f) for f in feeds]
@@ -75,7 +75,7 @@ def _first_that_runs(
     )
 
 
-def _runs_empty(model: onnx.ModelProto, feed: Feed) -> bool:
+def runs_empty(model: onnx.ModelProto, feed: Feed) -> bool:
     """Whether some tensor is known to be empty; ONNX Runtime ends the process where a recurrent layer is given no frames."""
     sized = onnx.ModelProto()
     sized.CopyFrom(model)

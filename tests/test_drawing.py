@@ -96,7 +96,9 @@ def test_layers_with_states():
     states = names(picture, "state")
     assert len(states) == 2
     assert set(arrows(picture, back=True)) == {("LSTM", s) for s in states}
-    assert {(s, "LSTM") for s in states} | {("x", "LSTM"), ("LSTM", "Gemm"), ("Gemm", "y")} == set(arrows(picture, False))
+    assert {(s, "LSTM") for s in states} | {("x", "LSTM"), ("LSTM", "Gemm"), ("Gemm", "y")} == set(
+        arrows(picture, False)
+    )
     layer = next(b for b in picture.boxes if b.title == "LSTM")
     assert layer.lines == ["weights (1, 28, 5) (1, 28, 7) (1, 56)"]
     assert layer.shape == (7,)
@@ -163,7 +165,11 @@ def test_states_that_swap_and_one_that_stays():
     g.output("y", g.op("Mul", a, c), (3,))
     picture = picture_of(g.artifact())
     assert set(arrows(picture, back=True)) == {("b", "a"), ("Add", "b")}
-    assert next(b for b in picture.boxes if b.name == "c").lines == ["float32, 12 bytes", "starts at 1 .. 3", "never changes"]
+    assert next(b for b in picture.boxes if b.name == "c").lines == [
+        "float32, 12 bytes",
+        "starts at 1 .. 3",
+        "never changes",
+    ]
 
 
 def texts(svg):

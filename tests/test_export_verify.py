@@ -92,7 +92,9 @@ def test_verify_looks_at_real_sequences(artifact, monkeypatch, tmp_path):
 def test_verify_refuses_sequences(artifact, tmp_path):
     """A sequence that the model does not take is refused with its place, what it is and what was expected; no code in a file is run."""
     cases = {
-        r"sequence 0, input 'input': has shape \(5, 4\), expected \(T, 3\) with T of 1 or more": [np.zeros((5, 4), np.float32)],
+        r"sequence 0, input 'input': has shape \(5, 4\), expected \(T, 3\) with T of 1 or more": [
+            np.zeros((5, 4), np.float32)
+        ],
         r"sequence 1, input 'input': has a number that is not finite": [np.zeros((5, 3)), np.full((2, 3), np.nan)],
         r"sequence 0, input 'input': is complex128, the model takes float32": [np.zeros((5, 3), complex)],
         r"sequence 0: has inputs \['x'\], the model takes \['input'\]": [{"x": np.zeros((5, 3))}],

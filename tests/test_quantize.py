@@ -55,7 +55,8 @@ def sequences(artifact, lengths=(1, 6, 30)):
     rng = np.random.default_rng(0)
     draw = {"f": lambda s: rng.normal(size=s), "i": lambda s: rng.integers(0, 40, s)}
     return [
-        {t.name: draw[np.dtype(t.dtype).kind]((n, *t.shape)).astype(t.dtype) for t in artifact.spec.inputs} for n in lengths
+        {t.name: draw[np.dtype(t.dtype).kind]((n, *t.shape)).astype(t.dtype) for t in artifact.spec.inputs}
+        for n in lengths
     ]
 
 
@@ -105,7 +106,9 @@ def test_channels(op, shapes, attributes, axis):
     arrays = [numpy_helper.from_array(np.ones(s, np.float32), f"w{i}") for i, s in enumerate(shapes)]
     node = helper.make_node(op, ["x", *(a.name for a in arrays)], ["y"], **attributes)
     info = helper.make_tensor_value_info("x", TensorProto.FLOAT, None)
-    graph = helper.make_graph([node], "g", [info], [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)], arrays)
+    graph = helper.make_graph(
+        [node], "g", [info], [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)], arrays
+    )
     made = quantized(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]), "int8")
     found = [n.attribute[0].i for n in made.graph.node if n.op_type == "DequantizeLinear"]
     assert found == [axis] * len(shapes)
@@ -140,7 +143,12 @@ def test_certificate_states_the_error(kind, tmp_path):
     path = tmp_path / "small.onnx"
     write_artifact(path, artifact.model, artifact.spec)
     (asked,) = ut.read_artifact(path).spec.approximations
-    assert (asked.kind, asked.parameter, asked.reference, asked.lengths) == ("quantize", kind, "the exact graph", (1, 6, 30))
+    assert (asked.kind, asked.parameter, asked.reference, asked.lengths) == (
+        "quantize",
+        kind,
+        "the exact graph",
+        (1, 6, 30),
+    )
     error, scale = worst_errors(stepped_together(artifact, given), expected)["y"], scales(expected)["y"]
     assert asked.max_abs_error["y"] == pytest.approx(error)
     assert asked.max_rel_error["y"] == pytest.approx(error / scale)
@@ -175,7 +183,9 @@ def test_refused():
     name, array = changed.graph.initializer[at].name, numpy_helper.to_array(changed.graph.initializer[at]).copy()
     array.reshape(-1)[0] = 7e4
     changed.graph.initializer[at].CopyFrom(numpy_helper.from_array(array, name))
-    with pytest.raises(ut.ExportError, match=rf"weight '{name}' reaches 70000, float16 ends at 65504; use quantize='int8'"):
+    with pytest.raises(
+        ut.ExportError, match=rf"weight '{name}' reaches 70000, float16 ends at 65504; use quantize='int8'"
+    ):
         quantized(changed, "float16")
     array.reshape(-1)[0] = np.inf
     changed.graph.initializer[at].CopyFrom(numpy_helper.from_array(array, name))

@@ -65,7 +65,11 @@ def one_number(weight):
     return weight
 
 
-WRONG = {"gates in another order": swapped_gates, "all weights off by 1e-4": lambda w: w * np.float32(1.0001), "one number": one_number}
+WRONG = {
+    "gates in another order": swapped_gates,
+    "all weights off by 1e-4": lambda w: w * np.float32(1.0001),
+    "one number": one_number,
+}
 
 
 @pytest.mark.parametrize("wrong", WRONG)
@@ -75,7 +79,9 @@ def test_a_wrong_step_graph_is_no_export(wrong, interpreted):
     sequences = given(right, (1, 7, 50))
     truth = Truth("the right graph", sequences, stepped_alone(right, sequences), "model")
     certified(right, truth)
-    with pytest.raises(ut.ExportError, match=r"the step graph is not the model: .*allowed [\d.e-]+\); nothing was written"):
+    with pytest.raises(
+        ut.ExportError, match=r"the step graph is not the model: .*allowed [\d.e-]+\); nothing was written"
+    ):
         certified(changed(right, WRONG[wrong]), truth)
 
 

@@ -133,6 +133,14 @@ def furthest(given: np.ndarray, expected: np.ndarray) -> float:
     return float(worst) if np.isfinite(worst) else math.inf
 
 
+def _whole_feed(artifact: Artifact, sequences: list[Sequence]) -> dict[str, np.ndarray]:
+    spec, longest = artifact.spec, max(sequences, key=lambda s: len(next(iter(s.values()))))
+    feed = {name: array[None] for name, array in longest.items()}
+    if spec.lengths_input:
+        feed[spec.lengths_input] = np.array([len(next(iter(longest.values())))], np.int64)
+    return feed
+
+
 class _Noise:
     """Makes the step graph with errors put in."""
 
@@ -144,12 +152,21 @@ class _Noise:
         self.shapes = {name: array.shape for name, array in self.arrays.items()} | self._measure(artifact, sequences)
 
     def _measure(self, artifact: Artifact, sequences: list[Sequence]) -> dict[str, tuple[int, ...]]:
-        """Every tensor's shape in a batch of one, as it is on the first step."""
+        """Every tensor's shape in a batch of one, as it is on the first step, or for the longest sequence of a graph of whole ones."""
         watched = onnx.ModelProto()
         watched.CopyFrom(self.whole)
         names = [name for node in self.whole.graph.node for name in node.output if name]
         del watched.graph.output[:]
         watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+        feed = _whole_feed(artifact, sequences) if artifact.spec.sequence else self._first_feed(artifact, sequences)
+        values = [np.asarray(v) for v in plain_session(watched).run(names, feed)]
+        known = {**feed, **self.arrays, **dict(zip(names, values, strict=True))}
+        numbers = {np.dtype(dtype): int(number) for number, dtype in _FLOATS.items()}
+        self.kinds = {name: numbers[a.dtype] for name, a in known.items() if a.dtype in numbers}
+        return {name: a.shape for name, a in known.items()}
+
+    @staticmethod
+    def _first_feed(artifact: Artifact, sequences: list[Sequence]) -> dict[str, np.ndarray]:
         spec, steps = artifact.spec, artifact.spec.frames_per_step
         feed = {s.name: s.initial_value()[None] for s in spec.states}
         for tensor in spec.inputs:
@@ -159,11 +176,7 @@ class _Noise:
             feed[tensor.name] = frames if steps > 1 else frames[:, 0]
         if spec.valid_input:
             feed[spec.valid_input] = np.array([steps], np.int64)
-        values = [np.asarray(v) for v in plain_session(watched).run(names, feed)]
-        known = {**feed, **self.arrays, **dict(zip(names, values, strict=True))}
-        numbers = {np.dtype(dtype): int(number) for number, dtype in _FLOATS.items()}
-        self.kinds = {name: numbers[a.dtype] for name, a in known.items() if a.dtype in numbers}
-        return {name: a.shape for name, a in known.items()}
+        return feed
 
     def model(self, draw: int) -> onnx.ModelProto:
         """The step graph with the errors of one draw; the same ones every time."""

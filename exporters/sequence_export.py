@@ -86,6 +86,10 @@ def _output(value: onnx.ValueInfoProto, worlds: Worlds) -> _Output:
             f"output '{value.name}' has shapes {worlds.shapes[value.name]} for (batch, length) {worlds.sizes}; "
             "expected one axis that is the batch, and at most one other that grows with the length"
         )
+    if not time and batch[0] != 0:
+        raise ExportError(
+            f"output '{value.name}' has one row a stream and the batch at axis {batch[0]}; return it with the batch first"
+        )
     shape = tuple(d for i, d in enumerate(small) if i not in (*batch, *time))
     return _Output(value.name, value.type.tensor_type.elem_type, batch[0], time[0] if time else None, shape)
 

@@ -381,6 +381,62 @@ def test_outputs_of_another_kind_are_left_out(tmp_path: Path) -> None:
     assert "one row a stream, where the other outputs have one a frame" in report.notes[0]
 
 
+def test_the_state_after_the_last_frame(tmp_path: Path) -> None:
+    """A verdict from the last state of a layer comes once, at a stream's end; the raw state, batch second, is refused."""
+    import torch
+    from torch import nn
+
+    class Verdict(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gru, self.head = nn.GRU(6, 4, batch_first=True, bidirectional=True), nn.Linear(8, 3)
+
+        def forward(self, x: Any) -> Any:
+            return self.head(torch.cat(list(self.gru(x)[1]), -1))
+
+    class Raw(Verdict):
+        def forward(self, x: Any) -> Any:
+            return self.gru(x)[1]
+
+    module = Verdict()
+    artifact, _ = exported(module, tmp_path / "m.onnx")
+    engine, whole = (
+        Engine(artifact),
+        {i: np.random.default_rng(i).normal(size=(i, 6)).astype(np.float32) for i in (1, 4, 9)},
+    )
+    engine.push_many(whole)
+    for key, out in engine.close_many(whole).items():
+        with torch.no_grad():
+            assert_close(out, module(torch.from_numpy(whole[key])[None]).numpy(), str(key), atol=1e-5)
+    with pytest.raises(ut.ExportError, match="one row a stream and the batch at axis 1"):
+        exported(Raw(), tmp_path / "m.onnx")
+
+
+def test_from_the_command_line_and_from_onnx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`undertow export --lookahead all`; and what it wrote, a graph of whole sequences, goes through `convert` likewise."""
+    from click.testing import CliRunner
+
+    from undertow.cli_export import export_command
+
+    (tmp_path / "made_whole.py").write_text(
+        "from torch import nn\nmake = lambda: nn.RNN(6, 4, batch_first=True, bidirectional=True)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    call = ["made_whole:make", "-o", "m.onnx", "--example-shape", "2,9,6", "--lookahead"]
+    result = CliRunner().invoke(export_command, [*call, "all"], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "all outputs of a stream come at its end" in result.stdout
+    assert CliRunner().invoke(export_command, [*call, "some"]).exit_code == 2
+    artifact = read_artifact(tmp_path / "m.onnx")
+    assert artifact.spec.lengths_input == "lengths"
+    plain = attention_whole()
+    (tmp_path / "whole.onnx").write_bytes(plain.model.SerializeToString())
+    report = ut.convert("whole.onnx", "converted.onnx", lookahead="all")
+    assert (report.spec.sequence, report.spec.lengths, report.spec.lengths_input) == (True, (), None)
+    with pytest.raises(ut.ExportError, match="every frame is seen, so leave them out"):
+        ut.convert("whole.onnx", "other.onnx", lookahead="all", window=3)
+
+
 def test_a_bidirectional_module_is_refused_without_lookahead(tmp_path: Path) -> None:
     """The message names both remedies; nothing is written."""
     import torch

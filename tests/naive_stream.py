@@ -22,7 +22,7 @@ def streamed(
 ) -> dict[str, np.ndarray]:
     """{output: (T', *out)} of {input: (T, *frame)}: steps over the frames, then steps that push the rest out."""
     count, per_step = len(next(iter(frames.values()))), spec.frames_per_step
-    wanted = spec.outputs_of(count)
+    wanted = spec.outputs_of(count) if count else 0
     late = spec.delay * spec.outputs_per_step // per_step
     states = {s.name: s.initial_value()[None] for s in spec.states}
     names = [o.name for o in session.get_outputs()]

@@ -18,21 +18,32 @@ MOST_CHANNELS, LONGEST_STRIDE = 8, 8
 
 @dataclass(frozen=True)
 class Tensor:
-    """length: how many elements it has for so many frames, 0 where anything that it needs has none; None where the graph fails.
+    """length: how many elements it has for so many frames, and whether the graph runs on so many up to here.
 
-    rate: elements for each frame, as up and down. path: everything that was done, for the reader of a failure.
+    up, down: the elements for each frame.
     """
 
     name: str
     channels: int
-    length: Callable[[int], int | None]
+    length: Callable[[int], tuple[int, bool]]
     up: int = 1
     down: int = 1
 
-    def then(self, name: str, change: Callable[[int], int], channels: int | None = None, up: int = 1, down: int = 1) -> "Tensor":
-        def length(frames: int) -> int | None:
-            before = self.length(frames)
-            return before if not before else max(0, change(before))
+    def then(
+        self,
+        name: str,
+        change: Callable[[int], int] = int,
+        channels: int | None = None,
+        up: int = 1,
+        down: int = 1,
+        empty: bool = False,
+    ) -> "Tensor":
+        """What a layer makes of it. empty: whether the layer takes and gives sequences without elements."""
+
+        def length(frames: int) -> tuple[int, bool]:
+            before, runs = self.length(frames)
+            after = max(0, change(before))
+            return after, runs and (empty or (before > 0 and after > 0))
 
         return Tensor(name, channels or self.channels, length, self.up * up, self.down * down)
 
@@ -129,8 +140,6 @@ def pooling(stack: Stack, x: Tensor) -> Tensor:
     )
 
     def change(n: int) -> int:
-        if n + sum(pads) < kernel:
-            return 0
         if not ceil:
             return (n + sum(pads) - kernel) // stride + 1
         count = -((n + sum(pads) - kernel) // -stride) + 1
@@ -147,7 +156,9 @@ def transposed(stack: Stack, x: Tensor) -> Tensor:
     pads = (stack.whole(0, min(2, span)), stack.whole(0, min(2, span)))
     groups = _groups(stack, x.channels)
     out = groups * stack.whole(1, max(1, MOST_CHANNELS // groups))
-    stack.say("transposed", kernel=kernel, stride=stride, dilation=dilation, pads=pads, more=more, groups=groups, out=out)
+    stack.say(
+        "transposed", kernel=kernel, stride=stride, dilation=dilation, pads=pads, more=more, groups=groups, out=out
+    )
     name = stack.add(
         "ConvTranspose", x.name, stack.weight(x.channels, out // groups, kernel, scale=x.channels**-0.5),
         stack.weight(out), strides=[stride], dilations=[dilation], pads=list(pads), output_padding=[more], group=groups,
@@ -174,7 +185,7 @@ def sliced(stack: Stack, x: Tensor) -> Tensor:
     stack.say("slice", first=first, last=last, stride=stride)
     end = -last if last else 2**63 - 1
     name = stack.add("Slice", x.name, *(stack.constant([v]) for v in (first, end, 2, stride)))
-    return x.then(name, lambda n: -((n - first - last) // -stride), down=stride)
+    return x.then(name, lambda n: -((n - first - last) // -stride), down=stride, empty=True)
 
 
 def padded(stack: Stack, x: Tensor) -> Tensor:
@@ -183,14 +194,14 @@ def padded(stack: Stack, x: Tensor) -> Tensor:
     stack.say("pad", before=before, after=after, value=value)
     pads = stack.constant([0, 0, before, 0, 0, after])
     name = stack.add("Pad", x.name, pads, stack.constant(value, np.float32))
-    return x.then(name, lambda n: n + before + after)
+    return x.then(name, lambda n: n + before + after, empty=True)
 
 
 def cumulative(stack: Stack, x: Tensor) -> Tensor:
     """A running sum."""
     exclusive = stack.pick(0, 1)
     stack.say("cumsum", exclusive=exclusive)
-    return x.then(stack.add("CumSum", x.name, stack.constant(2), exclusive=exclusive), lambda n: n)
+    return x.then(stack.add("CumSum", x.name, stack.constant(2), exclusive=exclusive), empty=True)
 
 
 def difference(stack: Stack, x: Tensor) -> Tensor:
@@ -199,7 +210,7 @@ def difference(stack: Stack, x: Tensor) -> Tensor:
     stack.say("difference", gap=gap)
     late = stack.add("Slice", x.name, *(stack.constant([v]) for v in (gap, 2**63 - 1, 2)))
     early = stack.add("Slice", x.name, *(stack.constant([v]) for v in (0, -gap, 2)))
-    return x.then(stack.add("Sub", late, early), lambda n: n - gap)
+    return x.then(stack.add("Sub", late, early), lambda n: n - gap, empty=True)
 
 
 # ------------------------------------------------------------------------------------------ frame by frame, recurrent
@@ -210,13 +221,13 @@ def pointwise(stack: Stack, x: Tensor) -> Tensor:
     op = stack.pick("Relu", "Tanh", "Sigmoid", "Elu", "add", "multiply", "Softplus", "BatchNormalization", "gate")
     stack.say(op)
     if op in ("add", "multiply"):
-        return x.then(stack.add({"add": "Add", "multiply": "Mul"}[op], x.name, stack.weight(x.channels, 1)), lambda n: n)
+        return x.then(stack.add({"add": "Add", "multiply": "Mul"}[op], x.name, stack.weight(x.channels, 1)))
     if op == "gate":
-        return x.then(stack.add("Mul", x.name, stack.add("Sigmoid", x.name)), lambda n: n)
+        return x.then(stack.add("Mul", x.name, stack.add("Sigmoid", x.name)))
     if op == "BatchNormalization":
         spread = stack.constant(np.full(x.channels, 0.7), np.float32)
-        return x.then(stack.add(op, x.name, *(stack.weight(x.channels) for _ in range(3)), spread), lambda n: n)
-    return x.then(stack.add(op, x.name), lambda n: n)
+        return x.then(stack.add(op, x.name, *(stack.weight(x.channels) for _ in range(3)), spread))
+    return x.then(stack.add(op, x.name))
 
 
 def features(stack: Stack, x: Tensor) -> Tensor:
@@ -239,7 +250,7 @@ def features(stack: Stack, x: Tensor) -> Tensor:
         made = stack.add("Sub", turned, stack.add("ReduceMean", turned, stack.constant([-1]), keepdims=1))
     else:
         made = stack.add(op, turned, axis=-1)
-    return x.then(stack.add("Transpose", made, perm=[0, 2, 1]), lambda n: n, out)
+    return x.then(stack.add("Transpose", made, perm=[0, 2, 1]), channels=out)
 
 
 def recurrent(stack: Stack, x: Tensor) -> Tensor:
@@ -252,7 +263,7 @@ def recurrent(stack: Stack, x: Tensor) -> Tensor:
     shapes = ((1, gates * hidden, x.channels), (1, gates * hidden, hidden), (1, 2 * gates * hidden))
     made = stack.add(op, turned, *(stack.weight(*shape, scale=0.5) for shape in shapes), hidden_size=hidden, **rest)
     plain = stack.add("Squeeze", made, stack.constant([1]))
-    return x.then(stack.add("Transpose", plain, perm=[1, 2, 0]), lambda n: n, hidden)
+    return x.then(stack.add("Transpose", plain, perm=[1, 2, 0]), channels=hidden)
 
 
 # -------------------------------------------------------------------------------------------------------- branches
@@ -263,7 +274,7 @@ def _cut(stack: Stack, x: Tensor, first: int, last: int) -> Tensor:
         return x
     end = -last if last else 2**63 - 1
     name = stack.add("Slice", x.name, *(stack.constant([v]) for v in (first, end, 2)))
-    return x.then(name, lambda n: n - first - last)
+    return x.then(name, lambda n: n - first - last, empty=True)
 
 
 def skip(stack: Stack, x: Tensor) -> Tensor:
@@ -283,15 +294,21 @@ def skip(stack: Stack, x: Tensor) -> Tensor:
     around = _cut(stack, x, first, span - before - after - first)
     if meet != "Concat" and inner.channels != around.channels:
         mix = stack.weight(around.channels, inner.channels, 1)
-        inner = inner.then(stack.add("Conv", inner.name, mix), lambda n: n, around.channels)
+        inner = inner.then(stack.add("Conv", inner.name, mix), channels=around.channels)
     together = [inner.name, around.name]
     name = stack.add(meet, *together, axis=1) if meet == "Concat" else stack.add(meet, *together)
-    return inner.then(name, lambda n: n, inner.channels + around.channels if meet == "Concat" else around.channels)
+    channels = inner.channels + around.channels if meet == "Concat" else around.channels
+    return Tensor(name, channels, inner.length, inner.up, inner.down)
 
 
 def hourglass(stack: Stack, x: Tensor) -> Tensor:
-    """A U in time: fewer frames, layers, as many as before, and the way around it. Runs on multiples of the stride alone."""
-    stride = stack.whole(2, 3)
+    """A U in time: fewer frames, layers, as many as before, and the way around it. Runs on multiples of the stride alone.
+
+    Where those are not multiples of a number of frames, and no whole number of steps has as many on both ways, it is a way around nothing.
+    """
+    if any(x.length(n)[0] != n * x.up / x.down for n in (24, 48, 96)):
+        return pointwise(stack, x)
+    stride = 2
     op = stack.pick("transposed", "resize")
     stack.say("hourglass", stride=stride, up=op)
     kernel = stride + stack.whole(0, 3)
@@ -301,7 +318,9 @@ def hourglass(stack: Stack, x: Tensor) -> Tensor:
     inner = x.then(stack.add("Tanh", low), lambda n: n // stride, down=stride)
     inner = stack.pick(pointwise, features, recurrent, cumulative)(stack, inner)
     if inner.channels != x.channels:
-        inner = inner.then(stack.add("Conv", inner.name, stack.weight(x.channels, inner.channels, 1)), lambda n: n, x.channels)
+        inner = inner.then(
+            stack.add("Conv", inner.name, stack.weight(x.channels, inner.channels, 1)), channels=x.channels
+        )
     if op == "resize":
         rest = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor", "mode": "nearest"}
         high = stack.add("Resize", inner.name, "", stack.constant([1, 1, stride], np.float32), **rest)
@@ -312,9 +331,9 @@ def hourglass(stack: Stack, x: Tensor) -> Tensor:
         high = stack.add("ConvTranspose", inner.name, wide, strides=[stride], pads=[left, more - left])
     name = stack.add("Add", high, x.name)
 
-    def length(frames: int) -> int | None:
-        before = x.length(frames)
-        return None if before is None or before % stride else before
+    def length(frames: int) -> tuple[int, bool]:
+        count, runs = inner.length(frames)
+        return count * stride, runs and x.length(frames)[0] % stride == 0
 
     return Tensor(name, x.channels, length, x.up, x.down)
 
@@ -328,14 +347,19 @@ LAYERS = (
 
 @dataclass(frozen=True)
 class Case:
-    """A whole-sequence graph. length: how many outputs it has for so many frames; None where the graph itself cannot run."""
+    """A whole-sequence graph. counts: how many outputs so many frames have, and whether the graph runs on so many."""
 
     model: onnx.ModelProto
     features: int
     time_axis: int
     batch_axis: int
-    length: Callable[[int], int | None]
+    counts: Callable[[int], tuple[int, bool]]
     recipe: str
+
+    def outputs(self, frames: int) -> int | None:
+        """How many outputs a stream of so many frames has; None where padding would follow on what the graph cannot compute."""
+        count, runs = self.counts(frames) if frames else (0, True)
+        return count if runs or not count else None
 
 
 @st.composite
@@ -345,7 +369,9 @@ def stacks(draw: Draw, layers: tuple[Callable[[Stack, Tensor], Tensor], ...] = L
     layout, channels = stack.pick("BTC", "BCT", "TBC"), stack.whole(1, 4)
     stack.say("input", layout=layout, channels=channels)
     order = [layout.index(axis) for axis in "BCT"]
-    x = Tensor(stack.add("Transpose", "x", perm=order) if layout != "BCT" else "x", channels, lambda frames: frames)
+    x = Tensor(
+        stack.add("Transpose", "x", perm=order) if layout != "BCT" else "x", channels, lambda frames: (frames, True)
+    )
     for _ in range(stack.whole(1, most)):
         if x.up > 4:
             layers = tuple(layer for layer in layers if layer not in (transposed, upsampled))
@@ -353,6 +379,6 @@ def stacks(draw: Draw, layers: tuple[Callable[[Stack, Tensor], Tensor], ...] = L
     back = stack.pick("BTC", "BCT")
     stack.say("output", layout=back)
     if back == "BTC" or not stack.nodes:
-        x = x.then(stack.add("Transpose", x.name, perm=[0, 2, 1]), lambda n: n)
+        x = x.then(stack.add("Transpose", x.name, perm=[0, 2, 1]))
     model = stack.model(x, channels, layout)
     return Case(model, channels, layout.index("T"), layout.index("B"), x.length, " -> ".join(stack.recipe))

@@ -65,10 +65,10 @@ def paired(case: Case, frames_per_step: int = 1) -> Pair:
 
 def lengths_of(case: Case, some: list[int]) -> list[tuple[int, int]]:
     """(frames, outputs): none, few, one less than gives an output, the first that does, and some more; those that the graph can run."""
-    known = {n: case.length(n) for n in (*SHORT, *range(4, 200))}
+    known = {n: case.outputs(n) for n in (*SHORT, *range(4, 200))}
     first = next((n for n, count in known.items() if count), None)
     wanted = {*SHORT, *some} | ({first - 1, first, first + 1} if first else set())
-    return [(n, count) for n in sorted(wanted) if (count := case.length(n)) is not None]
+    return [(n, count) for n in sorted(wanted) if (count := case.outputs(n)) is not None]
 
 
 def frames_of(case: Case, length: int) -> np.ndarray:

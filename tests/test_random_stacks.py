@@ -118,7 +118,9 @@ def through_engine(case: Case, some: list[int], cuts: list[int], backend: str) -
         if length:
             given[i].append(engine.close(i))
             frames = frames_of(case, length)
-            assert_same(np.concatenate(given[i]), pair.expected(frames, count), case, f"{length} frames in chunks {cuts}")
+            assert_same(
+                np.concatenate(given[i]), pair.expected(frames, count), case, f"{length} frames in chunks {cuts}"
+            )
 
 
 CUTS = st.lists(st.integers(0, 9), min_size=1, max_size=5).filter(any)

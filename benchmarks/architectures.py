@@ -6,6 +6,7 @@ Needs the extras `export` and `bench`. Takes a quarter of an hour on two cores, 
 """
 
 import argparse
+import logging
 import platform
 import sys
 import tempfile
@@ -15,7 +16,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from stepping_errors import worst_error
 from tract_side import judged
 
 import undertow as ut
@@ -23,6 +23,7 @@ from undertow.engine.compiler import missing
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tests.architectures import ARCHITECTURES, Architecture
+from tests.engine_errors import worst_error
 
 INTRODUCTION = """\
 # Architectures
@@ -115,6 +116,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[])
     given = parser.parse_args()
     torch.set_num_threads(1)
+    logging.disable(logging.WARNING)  # torch's exporter says for every model that torchvision is not there
     warnings.simplefilter("ignore")
     rows = []
     with tempfile.TemporaryDirectory() as folder:

@@ -338,10 +338,107 @@ def hourglass(stack: Stack, x: Tensor) -> Tensor:
     return Tensor(name, x.channels, length, x.up, x.down)
 
 
+# ------------------------------------------------------------------------------------------- attention, positions, images
+
+
+def _positions(stack: Stack, x: Tensor, start: int = 0) -> str:
+    """int64 (T,): start, start + 1 .."""
+    length = stack.add("Gather", stack.add("Shape", x.name), stack.constant(2), axis=0)
+    end = stack.add("Add", length, stack.constant(start)) if start else length
+    return stack.add("Range", stack.constant(start), end, stack.constant(1))
+
+
+def attention(stack: Stack, x: Tensor) -> Tensor:
+    """Every frame sees a window of frames around it; scores may fall with the distance, the mask is a part of the graph."""
+    before, after, width = stack.whole(0, 5), stack.whole(0, 3), stack.whole(1, 4)
+    biased, heads = stack.pick(True, False), stack.pick(1, 2)
+    stack.say("attention", before=before, after=after, width=width, biased=biased, heads=heads)
+    turned = stack.add("Transpose", x.name, perm=[0, 2, 1])
+    order = {"q": [0, 2, 1, 3], "k": [0, 2, 3, 1], "v": [0, 2, 1, 3]}
+    split = stack.constant([0, 0, heads, width])
+    q, k, v = (
+        stack.add(
+            "Transpose",
+            stack.add("Reshape", stack.add("MatMul", turned, stack.weight(x.channels, heads * width)), split),
+            perm=order[kind],
+        )
+        for kind in "qkv"
+    )
+    at = _positions(stack, x)
+    ahead = stack.add(
+        "Sub", stack.add("Unsqueeze", at, stack.constant([0])), stack.add("Unsqueeze", at, stack.constant([1]))
+    )
+    seen = stack.add(
+        "And",
+        stack.add("GreaterOrEqual", ahead, stack.constant(-before)),
+        stack.add("LessOrEqual", ahead, stack.constant(after)),
+    )
+    mask = stack.add("Where", seen, stack.constant(0.0, np.float32), stack.constant(-np.inf, np.float32))
+    scores = stack.add("Mul", stack.add("MatMul", q, k), stack.constant(width**-0.5, np.float32))
+    if biased:
+        slope = stack.constant(0.3, np.float32)
+        scores = stack.add("Add", scores, stack.add("Mul", stack.add("Cast", ahead, to=TensorProto.FLOAT), slope))
+    shares = stack.add("Softmax", stack.add("Add", scores, mask), axis=-1)
+    made = stack.add("Transpose", stack.add("MatMul", shares, v), perm=[0, 2, 1, 3])
+    joined = stack.add("Reshape", made, stack.constant([0, 0, heads * width]))
+    return x.then(stack.add("Transpose", joined, perm=[0, 2, 1]), channels=heads * width)
+
+
+def running_mean(stack: Stack, x: Tensor) -> Tensor:
+    """A running sum by the number of frames so far."""
+    stack.say("running_mean")
+    count = stack.add("Cast", _positions(stack, x, start=1), to=TensorProto.FLOAT)
+    return x.then(stack.add("Div", stack.add("CumSum", x.name, stack.constant(2)), count))
+
+
+def joined(stack: Stack, x: Tensor) -> Tensor:
+    """Frames of one value before or after, joined to it."""
+    before, after, value = stack.whole(0, 2), stack.whole(0, 2), stack.pick(0.0, 1.5)
+    stack.say("joined", before=before, after=after, value=value)
+    batch = stack.add("Shape", x.name, start=0, end=1)
+
+    def frames(count: int) -> str:
+        shape = stack.add("Concat", batch, stack.constant([x.channels, count]), axis=0)
+        return stack.add("Expand", stack.constant(value, np.float32), shape)
+
+    parts = [*([frames(before)] if before else []), x.name, *([frames(after)] if after else [])]
+    name = stack.add("Concat", *parts, axis=2) if len(parts) > 1 else x.name
+    return x.then(name, lambda n: n + before + after, empty=True)
+
+
+def mirrored(stack: Stack, x: Tensor) -> Tensor:
+    """Padded with its own first and last frames: the nearest again, or a reflection."""
+    mode, before, after = stack.pick("edge", "reflect"), stack.whole(0, 3), stack.whole(0, 3)
+    stack.say("mirrored", mode=mode, before=before, after=after)
+    name = stack.add("Pad", x.name, stack.constant([0, 0, before, 0, 0, after]), mode=mode)
+    least = max(before, after) + 1 if mode == "reflect" else 1
+
+    def length(frames: int) -> tuple[int, bool]:
+        count, runs = x.length(frames)
+        return count + before + after, runs and count >= least
+
+    return Tensor(name, x.channels, length, x.up, x.down)
+
+
+def image(stack: Stack, x: Tensor) -> Tensor:
+    """A 2-D convolution over features and time, and its maps side by side."""
+    tall, long = stack.whole(1, min(3, x.channels)), stack.whole(1, 4)
+    stride, out = stack.pick(1, 1, 2) if x.down < LONGEST_STRIDE else 1, stack.whole(1, 3)
+    pads = (stack.whole(0, long), stack.whole(0, long))
+    stack.say("image", kernel=(tall, long), stride=stride, pads=pads, out=out)
+    plane = stack.add("Unsqueeze", x.name, stack.constant([1]))
+    weight = stack.weight(out, 1, tall, long, scale=(tall * long) ** -0.5)
+    made = stack.add("Conv", plane, weight, strides=[1, stride], pads=[0, pads[0], 0, pads[1]])
+    rows = out * (x.channels - tall + 1)
+    shape = stack.constant([0, rows, -1])
+    flat = stack.add("Reshape", stack.add("Relu", made), shape)
+    return x.then(flat, lambda n: (n + sum(pads) - long) // stride + 1, rows, down=stride)
+
+
 # Every kind of layer that a stack may have; a kind is drawn first, so that a failure shrinks to few and simple ones.
 LAYERS = (
     pointwise, features, convolution, recurrent, sliced, padded, pooling, cumulative, difference, skip, transposed, upsampled,
-    automatic, hourglass,
+    automatic, attention, running_mean, joined, mirrored, image, hourglass,
 )  # fmt: skip
 
 
@@ -378,7 +475,7 @@ def stacks(draw: Draw, layers: tuple[Callable[[Stack, Tensor], Tensor], ...] = L
         x = stack.pick(*layers)(stack, x)
     back = stack.pick("BTC", "BCT")
     stack.say("output", layout=back)
-    if back == "BTC" or not stack.nodes:
+    if back == "BTC" or x.name == "x":
         x = x.then(stack.add("Transpose", x.name, perm=[0, 2, 1]))
     model = stack.model(x, channels, layout)
     return Case(model, channels, layout.index("T"), layout.index("B"), x.length, " -> ".join(stack.recipe))

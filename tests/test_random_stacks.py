@@ -1,6 +1,6 @@
 """Random stacks of streamable layers, stepped, are the whole-sequence graph on the whole sequence, both ends included.
 
-UNDERTOW_STACKS says how many stacks are tried (150 where it is not set); more than that are others in every run:
+UNDERTOW_STACKS says how many stacks are tried (300 where it is not set); more than that are others in every run:
 `UNDERTOW_STACKS=5000 python -m pytest tests/test_random_stacks.py`.
 """
 
@@ -20,11 +20,11 @@ from undertow.exporters.step_pass import to_step
 from .naive_stream import plain, streamed
 from .stacks import Case, stacks
 
-DEFAULT = 150
+DEFAULT = 300
 COUNT = int(os.environ.get("UNDERTOW_STACKS", DEFAULT))
 tried = settings(max_examples=COUNT, derandomize=COUNT == DEFAULT)
 a_share = settings(max_examples=max(1, COUNT // 5), derandomize=COUNT == DEFAULT)
-a_few = settings(max_examples=max(1, COUNT // 40), derandomize=COUNT == DEFAULT)
+a_few = settings(max_examples=max(1, COUNT // 60), derandomize=COUNT == DEFAULT)
 SHORT = (0, 1, 2, 3)
 
 

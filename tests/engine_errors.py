@@ -1,8 +1,5 @@
 """How far an engine is from torch on the module itself: any length, any chunks, both ends. Independent of the certificate."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import nn
@@ -10,8 +7,7 @@ from torch import nn
 from undertow.engine import Engine
 from undertow.engine.artifact import Artifact
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from tests.architectures import Architecture
+from .architectures import Architecture
 
 Outputs = dict[str, np.ndarray]  # (T', *out) by name
 

@@ -5,6 +5,7 @@ an order in each layer by the mean place of the neighbours, then coordinates. Th
 lines sideways, layer by layer, under the order and the distances: an isotonic regression (pool adjacent violators).
 """
 
+import itertools
 from bisect import bisect_right, insort
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -125,7 +126,7 @@ class _Net:
         self.down: list[list[int]] = [[] for _ in range(count)]
         self.near: list[list[tuple[int, float]]] = [[] for _ in range(count)]
         for chain, pull in zip(self.chains, pulls, strict=True):
-            for a, b in zip(chain, chain[1:], strict=False):
+            for a, b in itertools.pairwise(chain):
                 self.down[a].append(b)
                 self.up[b].append(a)
                 stiff = pull * _STIFF if a >= self.boxes and b >= self.boxes else pull
@@ -146,7 +147,7 @@ class _Net:
                 break
             downwards = sweep % 2 == 0
             layers = self.layers if downwards else self.layers[::-1]
-            for fixed, moved in zip(layers, layers[1:], strict=False):
+            for fixed, moved in itertools.pairwise(layers):
                 self._by_neighbours(fixed, moved, self.up if downwards else self.down)
             found = self._crossings()
             if found < fewest:

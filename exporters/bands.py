@@ -46,9 +46,11 @@ class Whole:
         """Of the attention whose scores (.., T, T) these are; None where it grows with the sequence. Raises NeedsLonger to find out."""
         attended = self._attended(scores)
         short, long = attended[0], attended[2]
-        band = _band_of(long) if long is not None else None
-        if band is None or short is None:
-            if long is not None and len(long) < LONG:
+        if short is None or long is None:
+            return None
+        band = _band_of(long)
+        if band is None:
+            if len(long) < LONG:
                 raise NeedsLonger
             return None
         if max(band.left + band.right) + band.period > len(short) // 2:
@@ -86,7 +88,7 @@ class Whole:
                 kept = values[0] if name == node.input[1] else ~values[0]
         if kept is None or kept.ndim < 2 or kept.shape[-2:] != square:
             return None
-        return kept.reshape(-1, *square).any(axis=0)
+        return np.asarray(kept.reshape(-1, *square).any(axis=0))
 
 
 def _band_of(attended: np.ndarray) -> Band | None:

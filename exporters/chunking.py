@@ -37,7 +37,7 @@ def _stepped(engine: Engine, sequences: list[Sequence], cut: Cut) -> Outputs:
         {o.name: [np.zeros((0, *o.shape), o.dtype)] for o in engine.spec.outputs} for _ in sequences
     ]
 
-    def keep(row: int, outputs: Any) -> None:
+    def keep(row: Any, outputs: Any) -> None:
         for name in names:
             given[row][name].append(outputs[name] if len(names) > 1 else outputs)
 

@@ -183,10 +183,9 @@ class RolledLoop:
 
         def fits(v: int | None, k: int) -> bool:
             array = None if v is None else self.values.made[v].array
-            same = array is not None and array.shape == begin.shape and array.dtype == begin.dtype
-            return same and bool(
-                np.allclose(array, begin + slope * k, rtol=1e-6, atol=1e-7 if begin.dtype.kind == "f" else 0)
-            )
+            if array is None or array.shape != begin.shape or array.dtype != begin.dtype:
+                return False
+            return bool(np.allclose(array, begin + slope * k, rtol=1e-6, atol=1e-7 if begin.dtype.kind == "f" else 0))
 
         if not all(fits(v, k) for k, v in enumerate(late, STEADY)):
             raise self._refuse(

@@ -259,7 +259,7 @@ class _Changes:
 
     def _times(self, given: str, made: str, kind: int, terms: int) -> list[onnx.NodeProto]:
         """made = given * (1 + gamma * uniform(-1, 1)), anew at every step; what is infinite stays so."""
-        dtype = _FLOATS[kind]
+        dtype = next(d for k, d in _FLOATS.items() if k == kind)
         one, bound = self._scalar(1.0, dtype), self._scalar(gamma(terms, unit_roundoff(dtype)), dtype)
         draw, cast, small, factor = (self._name(given) for _ in range(4))
         return [

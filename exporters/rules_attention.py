@@ -22,8 +22,9 @@ from .worlds import NeedsLonger
 def is_scores(node: Node) -> bool:
     """Whether it multiplies every frame with every frame: (.., T, d) by (.., d, T)."""
     a, b = node.input(0), node.input(1)
-    both = isinstance(a, Frames) and isinstance(b, Frames) and not (a.lone or b.lone)
-    return node.op == "MatMul" and both and a.labels[-2:] == (TIME, FEATURE) and b.labels[-2:] == (FEATURE, TIME)
+    if node.op != "MatMul" or not isinstance(a, Frames) or not isinstance(b, Frames) or a.lone or b.lone:
+        return False
+    return a.labels[-2:] == (TIME, FEATURE) and b.labels[-2:] == (FEATURE, TIME)
 
 
 def scores(node: Node, step: StepGraph) -> Sequence[Tensor]:
@@ -70,12 +71,10 @@ def _window(band: Band, late: int, n: int, k: Frames) -> Source:
 
     Queries of delay d are elements t * n - d + e; with keys of delay `late` the last key is t * n - late + n - 1.
     """
-    for extra in range(max(band.right) + band.period + 1):
-        delay = late + max(0, extra)
-        phases = [(e - delay) % band.period for e in range(n)]
-        last = max(e + band.right[p] for e, p in enumerate(phases))
-        if last - delay <= n - 1 - late:
-            break
+    delay = late
+    while max(e + band.right[(e - delay) % band.period] for e in range(n)) - delay > n - 1 - late:
+        delay += 1
+    phases = [(e - delay) % band.period for e in range(n)]
     first = max(band.left[p] - e for e, p in enumerate(phases))
     behind = max(0, first, late - delay)
     size = delay - late + behind + n

@@ -105,8 +105,8 @@ def concat_time(node: Node, step: StepGraph, axis: int) -> Frames:
     ends = [np.concatenate([_fixed(node, v, axis) for v in side], axis) if side else None for side in (before, after)]
     fills = [float(e.flat[0]) for e in ends if e is not None and e.size and (e == e.flat[0]).all()]
     if len(fills) == len([e for e in ends if e is not None and e.size]) and len(set(fills)) <= 1:
-        widths = [0 if e is None else e.shape[axis] for e in ends]
-        return replace(padded_by(step, x, *widths, fills[0] if fills else 0.0), shapes=node.shapes[0])
+        wide, long = (0 if e is None else e.shape[axis] for e in ends)
+        return replace(padded_by(step, x, wide, long, fills[0] if fills else 0.0), shapes=node.shapes[0])
     if ends[1] is not None and ends[1].size:
         raise node.refuse(
             "it puts frames of several values after the last frame", "put one value there, or none at all"
@@ -360,7 +360,7 @@ def resize(node: Node, step: StepGraph) -> Sequence[Tensor]:
     made = Frames(name, x.labels, node.shapes[0], clock, x.dtype)
     at = step_axis(x, x.time, full=True)
     scales = step.constant(np.array([s if i == at else 1 for i in range(len(x.labels))], np.float32), "scales")
-    rest = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    rest: dict[str, Any] = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
     if any(f != 1 for i, f in enumerate(factors) if i != x.time):
         raise node.refuse("it resizes time and features together", "resize one after the other")
     return [replace(made, name=step.emit("Resize", [name, "", scales], node.hint, **rest)[0])]

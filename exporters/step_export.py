@@ -132,6 +132,7 @@ class _StepCall(nn.Module):
 
     def _check_step(self) -> list[str]:
         """The outputs' names, where a step keeps to the protocol."""
+        outputs: list[str] = []
         for batch in _PROBES:
             tensors = self.sized(batch)
             try:
@@ -153,13 +154,14 @@ class _StepCall(nn.Module):
                     )
             if not found:
                 raise ExportError("forward gives no output; return (out, state)")
+            outputs = [name for name, _ in found]
             for name, leaf in found:
                 if not isinstance(leaf, Tensor) or leaf.dim() < 1 or leaf.shape[0] != batch:
                     got = f"shape {tuple(leaf.shape)}" if isinstance(leaf, Tensor) else f"a {type(leaf).__name__}"
                     raise ExportError(
                         f"output '{name}': is {got} for a batch of {batch}, expected a tensor ({batch}, ...)"
                     )
-        return [name for name, _ in found]
+        return outputs
 
 
 def _graph(call: _StepCall) -> onnx.ModelProto:

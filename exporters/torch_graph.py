@@ -39,7 +39,8 @@ def whole_sequence(call: Call, ahead: bool = False) -> onnx.ModelProto:
         except ExportError as error:
             if error.__cause__ is None or not _fixed_size(error.__cause__):
                 raise
-            model = rolled(*(_of_length(call, n) for n in LOOP_LENGTHS), call)
+            shorter, longer = (_of_length(call, n) for n in LOOP_LENGTHS)
+            model = rolled(shorter, longer, call)
             if model is None:
                 raise
             return model

@@ -1,6 +1,7 @@
 """The whole-sequence graph with its attention held to a window: what the steps of `window=` are, exactly."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -26,7 +27,7 @@ def windowed_model(model: onnx.ModelProto, windows: Mapping[str, Band]) -> onnx.
 
 
 def _masked(name: str, band: Band) -> list[onnx.NodeProto]:
-    def node(op: str, inputs: str, output: str, **attributes: int) -> onnx.NodeProto:
+    def node(op: str, inputs: str, output: str, **attributes: Any) -> onnx.NodeProto:
         return helper.make_node(op, [f"{name}.{i}" for i in inputs.split()], [f"{name}.{output}"], **attributes)
 
     return [

@@ -42,7 +42,8 @@ class CausalConv1d(nn.Conv1d):
         super().__init__(features, channels, kernel_size, stride=stride, dilation=dilation, groups=groups, bias=bias)
         self.lookahead, self.span = lookahead, span
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
+        x = input
         sequences("CausalConv1d", x, self.in_channels)
         padded = F.pad(x.transpose(1, 2), (self.span - self.lookahead, self.lookahead))
         return super().forward(padded).transpose(1, 2)

@@ -37,8 +37,8 @@ def filters(
     sample_rate_hz: float, n_fft: int, n_mels: int, low_hz: float, high_hz: float, scale: str, area: bool
 ) -> np.ndarray:
     """(bins, n_mels): triangles between points evenly spaced in mels. area: each divided by half its width in Hz, as Slaney does."""
-    edges = to_mel(np.array([low_hz, high_hz]), scale)
-    points = to_hz(np.linspace(*edges, n_mels + 2), scale)
+    low, high = to_mel(np.array([low_hz, high_hz]), scale)
+    points = to_hz(np.linspace(low, high, n_mels + 2), scale)
     bins = np.arange(n_fft // 2 + 1) * sample_rate_hz / n_fft
     left, centre, right = points[:-2], points[1:-1], points[2:]
     up = (bins[:, None] - left) / (centre - left)

@@ -34,15 +34,20 @@ Dim = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
 Shape = Annotated[tuple[Dim, ...], msgspec.Meta(max_length=16)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=2**20)]
 Stage = tuple[
-    Count, Annotated[int, msgspec.Meta(ge=-(2**40), le=2**40)], Count
-]  # L becomes max(0, (multiply * L + add) // divide)
+    Count, Annotated[int, msgspec.Meta(ge=-(2**40), le=2**40)], Count, Literal[0, 1]
+]  # multiply, add, divide, least
 
 
 def length_of(stages: tuple[Stage, ...], frames: int) -> int:
-    """What the stages make of so many frames."""
+    """What the stages make of so many frames: L becomes max(0, (multiply * L + add) // divide), one stage after the other.
+
+    least is 1 of a stage that is a window over frames: without a frame before it, or after it, the model gives nothing at all.
+    """
     length = frames
-    for multiply, add, divide in stages:
-        length = max(0, (multiply * length + add) // divide)
+    for multiply, add, divide, least in stages:
+        before, length = length, max(0, (multiply * length + add) // divide)
+        if min(before, length) < least:
+            return 0
     return length
 
 
@@ -126,8 +131,7 @@ class StepSpec(Struct, frozen=True):
     delay: frames that an output trails its input by.
     frames_per_step: K; where K > 1 graph inputs are `(B, K, *frame)`.
     outputs_per_step: M; where M > 1 graph outputs are `(B, M, *out)`.
-    lengths: how many outputs a stream of T frames has in all: stages (multiply, add, divide) that are applied in turn from
-        L = T, L = max(0, (multiply * L + add) // divide). Empty: floor(T * M / K).
+    lengths: how many outputs a stream of T frames has in all, see `length_of`. Empty: floor(T * M / K).
     valid_input: a graph input, int64 `(B,)`: how many of the step's K frames are real; the rest of a stream's steps,
         after its end, push out the tail. Needed where delay > 0 and a stream has as many outputs as frames.
     batchable: false where the graph takes one stream at a time: its batch axes have the size 1.

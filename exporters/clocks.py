@@ -22,16 +22,16 @@ class Clock:
         """How many elements a sequence of so many frames has."""
         return length_of(self.lengths, frames)
 
-    def then(self, multiply: int, add: int, divide: int) -> tuple[Stage, ...]:
-        """The lengths of what has (multiply * L + add) // divide elements where this has L."""
+    def then(self, multiply: int, add: int, divide: int, least: int = 0) -> tuple[Stage, ...]:
+        """The lengths of what has (multiply * L + add) // divide elements where this has L. least: see `engine.artifact.length_of`."""
         if (multiply, add, divide) == (1, 0, 1):
             return self.lengths
         if self.lengths and multiply == divide == 1:
-            m, a, d = self.lengths[-1]
-            if d == 1 and (a >= 0 or add <= 0):
-                joined = (m, a + add, 1)
-                return self.lengths[:-1] + (() if joined == (1, 0, 1) else (joined,))
-        return (*self.lengths, (multiply, add, divide))
+            m, a, d, before = self.lengths[-1]
+            if d == 1 and before == least and (a >= 0 or add <= 0):
+                joined = (m, a + add, 1, least)
+                return self.lengths[:-1] + (() if joined[:3] == (1, 0, 1) else (joined,))
+        return (*self.lengths, (multiply, add, divide, least))
 
     def certain(self, frames_per_step: int) -> int:
         """The least delay with which every element is known to exist by the time that its step has its frames."""
@@ -58,13 +58,13 @@ class Clock:
 
 def plain(clock: Clock, frames_per_step: int) -> bool:
     """Whether there are floor(T * M / K) elements of T frames, whatever T is."""
-    reach = sum(abs(add) for _, add, _ in clock.lengths) * 2 + 4 * frames_per_step + 64
+    reach = sum(abs(add) for _, add, _, _ in clock.lengths) * 2 + 4 * frames_per_step + 64
     return reach < 10_000 and all(clock.length(t) == t * clock.per_step // frames_per_step for t in range(1, reach))
 
 
 def ends_with_steps(clock: Clock, frames_per_step: int) -> bool:
     """Whether whole steps of a stream's frames give all of its elements, so that none is left for after its end."""
-    reach = sum(abs(add) for _, add, _ in clock.lengths) * 2 + 4 * frames_per_step + 64
+    reach = sum(abs(add) for _, add, _, _ in clock.lengths) * 2 + 4 * frames_per_step + 64
     done = (t // frames_per_step * clock.per_step - clock.delay for t in range(reach))
     return reach < 10_000 and all(clock.length(t) <= max(0, d) for t, d in enumerate(done))
 

@@ -317,7 +317,7 @@ def transposed_convolution(node: Node, step: StepGraph) -> Sequence[Tensor]:
     window = Window(node, x, kernel.shape[2:])
     n, d, s, span = x.clock.per_step, x.clock.delay, window.stride, window.span
     more = list(node.attribute("output_padding") or [0] * len(window.strides))
-    lengths = x.clock.then(s, span + 1 - s - window.before - window.after + more[window.at], 1)
+    lengths = x.clock.then(s, span + 1 - s - window.before - window.after + more[window.at], 1, least=1)
     clock = Clock(n * s, 0, lengths).at_least(d * s + window.before, step.frames_per_step)
     count = -((clock.delay - d * s - window.before + span) // -s)
     right = span - window.after + more[window.at] >= s

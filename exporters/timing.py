@@ -38,7 +38,7 @@ def _number(step: StepGraph, value: int) -> str:
 def length(step: StepGraph, clock: Clock) -> str:
     """int64 (B,): how many elements there are so far, or in all once the stream has ended; see `engine.artifact.length_of`."""
     found = frames_seen(step)
-    for multiply, add, divide in clock.lengths:
+    for multiply, add, divide, _ in clock.lengths:
         if multiply != 1:
             found = step.emit("Mul", [found, _number(step, multiply)], "length.times")[0]
         found = step.emit("Add", [found, _number(step, add)], "length.plus")[0]
@@ -198,10 +198,16 @@ def reach(step: StepGraph, x: Frames, pad: Padding, span: int, stride: int) -> C
     clock = x.clock
     n = divided(clock.per_step, stride)
     delay = -((clock.delay + span - pad.before + 1 - stride) // -stride)
-    lengths = clock.then(1, pad.before + pad.after - span - 1 + stride, stride)
-    if pad.mode == "reflect":  # a step that has the first element also has those that are mirrored before it
-        first = -((pad.before + clock.delay + 1) // -clock.per_step)  # how many steps until they are there
-        delay = max(delay, first * n - 1)
+    window = span > 0 or stride > 1
+    kept = replace(clock, lengths=clock.then(1, min(pad.before, 0) + min(pad.after, 0), 1))
+    more = max(pad.before, 0) + max(pad.after, 0)
+    lengths = kept.then(1, more - span - 1 + stride, stride, least=int(window))
+    if (
+        pad.mode != "constant" and pad.before > 0
+    ):  # a step that has the first element also has those that come before it
+        needed = pad.before if pad.mode == "reflect" else 0
+        steps_until = -((needed + clock.delay + 1) // -clock.per_step)
+        delay = max(delay, (steps_until - 1) * n)
     return Clock(n, 0, lengths).at_least(delay, step.frames_per_step)
 
 

@@ -71,26 +71,44 @@ def _first_that_runs(
         if all(array.size for run in runs for array in run.values() if array.ndim > 1):
             return sizes, feeds, runs
     raise failed or ExportError(
-        f"a tensor of the whole-sequence graph is empty for every length up to {LENGTHS[-1][1]}; give the module longer windows of frames less to do"
+        f"a tensor of the whole-sequence graph is empty for every length up to {LENGTHS[-1][1]} frames: the model needs more of them for an output; use shorter windows"
     )
 
 
 def runs_empty(model: onnx.ModelProto, feed: Feed) -> bool:
-    """Whether some tensor is known to be empty; ONNX Runtime ends the process where a recurrent layer is given no frames."""
-    sized = onnx.ModelProto()
-    sized.CopyFrom(model)
-    for value in sized.graph.input:
-        for dim, size in zip(value.type.tensor_type.shape.dim, feed[value.name].shape, strict=True):
-            dim.dim_value = size
-    del sized.graph.value_info[:]
-    for value in sized.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    try:
-        inferred = onnx.shape_inference.infer_shapes(sized, data_prop=True).graph
-    except onnx.shape_inference.InferenceError:  # sizes that do not fit each other: running it says more
+    """Whether some tensor is empty. ONNX Runtime ends the process where a GRU is given no frames, and not where an RNN is, with the same shapes."""
+    if not any(node.op_type == "GRU" for node in model.graph.node):
         return False
-    found = [*inferred.value_info, *inferred.output]
-    return any(d.HasField("dim_value") and d.dim_value <= 0 for v in found for d in v.type.tensor_type.shape.dim)
+    tame = onnx.ModelProto()
+    tame.CopyFrom(model)
+    del tame.graph.node[:]
+    for node in model.graph.node:
+        tame.graph.node.extend(_as_rnn(node) if node.op_type == "GRU" else [node])
+    names = [name for node in model.graph.node for name in node.output if name]
+    try:
+        made = _run(_session(tame, names), names, feed)
+    except ExportError:  # running the model itself says more
+        return False
+    return any(array.size == 0 for array in made.values() if array.ndim > 1)
+
+
+def _as_rnn(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """An RNN with the first of the GRU's matrices: tensors of the same names and shapes."""
+    size = next(a.i for a in node.attribute if a.name == "hidden_size")
+    found, inputs = [], list(node.input)
+    for at, rows in ((1, size), (2, size), (3, 2 * size)):
+        if at < len(inputs) and inputs[at]:
+            name = f"{node.output[0] or node.output[1]}.cut{at}"
+            bounds = [onnx.numpy_helper.from_array(np.array([v]), f"{name}.{i}") for i, v in enumerate((0, rows, 1))]
+            found += [onnx.helper.make_node("Constant", [], [b.name], value=b) for b in bounds]
+            found.append(onnx.helper.make_node("Slice", [inputs[at], *(b.name for b in bounds)], [name]))
+            inputs[at] = name
+    kept = {
+        a.name: onnx.helper.get_attribute_value(a)
+        for a in node.attribute
+        if a.name in ("hidden_size", "direction", "layout")
+    }
+    return [*found, onnx.helper.make_node("RNN", inputs, list(node.output), **kept)]
 
 
 def value_free(graph: onnx.GraphProto, constant: Collection[str] = ()) -> set[str]:

@@ -83,8 +83,12 @@ class NaiveStream:
         """The rest of the rows, so that floor(T * M / K), or what `lengths` says, have come out in all."""
         spec = self.spec
         total = self.frames if spec.lengths else self.frames * spec.outputs_per_step // spec.frames_per_step
-        for multiply, add, divide in spec.lengths:
-            total = max((multiply * total + add) // divide, 0)
+        for multiply, add, divide, least in spec.lengths:
+            made = max((multiply * total + add) // divide, 0)
+            if least and 0 in (total, made):
+                total = 0
+                break
+            total = made
         rows: list[dict[str, np.ndarray]] = []
         while spec.valid_input is not None and self.rows - self.skipped < total:
             rows += self.run_step()

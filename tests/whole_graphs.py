@@ -52,7 +52,7 @@ def window_whole(kernel: int = 4) -> Artifact:
         helper.make_node("Conv", ["turned", "w"], ["sums"], group=SIZE),
         helper.make_node("Transpose", ["sums"], ["y"], perm=[0, 2, 1]),
     ]
-    return _artifact(nodes, weights, SIZE, lengths=((1, 1 - kernel, 1),))
+    return _artifact(nodes, weights, SIZE, lengths=((1, 1 - kernel, 1, 1),))
 
 
 def failing_whole() -> Artifact:

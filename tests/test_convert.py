@@ -22,7 +22,7 @@ BIN = Path(sys.executable).parent
 def _without_compiling(request, monkeypatch):
     """Certifies ONNX Runtime alone, for a compiled backend takes seconds a model; tests that ask for `compiled` have both."""
     if "compiled" not in request.fixturenames:
-        monkeypatch.setattr("undertow.exporters.converting.BACKENDS", ("ort",))
+        monkeypatch.setattr("undertow.exporters.certifying.BACKENDS", ("ort",))
 
 
 @pytest.fixture

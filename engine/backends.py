@@ -88,13 +88,13 @@ def choose_backends(
 def _on_onnx_runtime(
     artifact: Artifact, arena: Arena, threads: int, providers: Sequence["Provider"] | None, max_batch: int
 ) -> "OrtBackend | DeviceBackend":
-    """States stay on the first provider's device, where it has one."""
+    """States stay on the first provider's device, where it has one and the graph steps many streams at once."""
     from .device_backend import DeviceBackend
     from .ort_backend import OrtBackend
     from .ort_session import device_of
 
     device = device_of(providers)
-    if device is None or not artifact.spec.states:
+    if device is None or not artifact.spec.states or not artifact.spec.batchable:
         return OrtBackend(artifact, arena, threads, providers, max_batch)
     return DeviceBackend(artifact, arena, threads, providers, max_batch, device)
 

@@ -32,8 +32,7 @@ class DeviceBackend:
         self.session = open_session(step_model(artifact), artifact.name, threads, providers)
         self.states = DeviceStates(artifact, arena, providers, device)
         self.limits = index_limits(artifact)
-        self._name, self._spec, self._arena = artifact.name, artifact.spec, arena
-        self._max_batch = max_batch if self._spec.batchable else 1
+        self._name, self._spec, self._arena, self._max_batch = artifact.name, artifact.spec, arena, max_batch
         self._binding = self.session.io_binding()
         self.states.bind(self._binding)
 

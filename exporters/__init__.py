@@ -194,6 +194,7 @@ def adopt(
     frames. A batch fixed at 1 is freed where three streams show that none sees another; else the streams are run one by one, and
     a note says why. Raises ExportError, and leaves no file, where roles are not clear, a step graph cannot be right, or it differs.
     """
+    from .adopting import About, Known
     from .adopting import adopt as adopt_graph
     from .placing import Axes
     from .roles import Wishes
@@ -211,14 +212,15 @@ def adopt(
     return adopt_graph(
         source,
         path,
-        wishes=wishes,
-        axes=axes,
-        constants=fixed,
-        initial=initial or {},
-        reference=reference,
-        reference_time_axis=reference_time_axis,
-        sample_rate_hz=sample_rate_hz,
-        labels=labels,
+        wishes,
+        axes,
+        Known(fixed, initial or {}),
+        About(
+            None if reference is None else Path(reference),
+            reference_time_axis,
+            sample_rate_hz,
+            None if labels is None else tuple(labels),
+        ),
     )
 
 

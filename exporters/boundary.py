@@ -1,6 +1,6 @@
 """From a plain graph with axes in any order to the step artifact's: batch in front, frames after it, overlap as a state."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -123,7 +123,7 @@ def _frame(border: _Border, place: Place, axes: Axes) -> tuple[TensorSpec, list[
 
 def _state(border: _Border, graph: Batched, name: str, after: str, initial: np.ndarray | None) -> StateSpec:
     place = graph.inputs[name]
-    result = replace(place, name=after) if graph.reason else graph.results[after]
+    result = _next_place(graph, name, after)
     if result.frame != place.frame or result.dtype != place.dtype or graph.results[after].sizes != result.sizes:
         got = graph.results[after]
         raise ExportError(
@@ -136,6 +136,11 @@ def _state(border: _Border, graph: Batched, name: str, after: str, initial: np.n
     _turned_out(border, result, squeeze=None)
     first = 0.0 if initial is None else np.ascontiguousarray(initial, np.dtype(place.dtype).newbyteorder("<")).tobytes()
     return StateSpec(name, after, place.frame, dtype_name(place.dtype), first)
+
+
+def _next_place(graph: Batched, name: str, after: str) -> Place:
+    """Where a state's next value has its batch: a graph of one stream leaves open what is a batch of one, so as the state has it."""
+    return replace(graph.inputs[name], name=after) if graph.reason else graph.results[after]
 
 
 def _output(border: _Border, place: Place, axes: Axes) -> TensorSpec:
@@ -197,11 +202,15 @@ def _value(tensor: TensorSpec | StateSpec, batch: str | int, count: int = 1) -> 
     return helper.make_tensor_value_info(tensor.name, kind, [batch, *([count] if count > 1 else []), *tensor.shape])
 
 
-def output_places(graph: Batched, names: Sequence[str], axes: Axes) -> dict[str, Place]:
+def output_places(graph: Batched, roles: Roles, axes: Axes) -> dict[str, Place]:
     """Where each output of a step has its batch and time. Raises ExportError where it has no M outputs."""
+    fed_back = {after: name for name, after in roles.states.items()}
     found = {}
-    for name in names:
+    for name in roles.outputs:
         place = graph.results[name]
+        if name in fed_back:
+            found[name] = _next_place(graph, fed_back[name], name)
+            continue
         time = axes.time
         if axes.outputs_per_step > 1:
             time = len(place.sizes) - 1 if time is None else time

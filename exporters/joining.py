@@ -11,7 +11,7 @@ from onnx import helper, version_converter
 from ..engine.artifact import load_model
 from ..engine.errors import ExportError
 
-OLDEST_OPSET = 13
+OLDEST_OPSET = 11  # before it, Slice and Pad have their sizes in attributes
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +100,7 @@ def opset(model: onnx.ModelProto) -> int:
 
 def joined(parts: Sequence[Part], links: Mapping[str, str]) -> onnx.ModelProto:
     """One graph of all nodes in order, in the newest operator set of the parts. links: an output's name to the input that reads it."""
-    if len(parts) == 1:
-        return parts[0].model
-    newest = max(opset(p.model) for p in parts)
+    newest = max(OLDEST_OPSET, *(opset(p.model) for p in parts))
     models = [at_opset(p.model, newest, p.path) for p in parts]
     reads = {after: before for before, after in links.items()}
     nodes, weights, inputs, outputs = [], [], [], []
@@ -115,7 +113,7 @@ def joined(parts: Sequence[Part], links: Mapping[str, str]) -> onnx.ModelProto:
         weights.extend(renamed.initializer)
         inputs.extend(given)
         outputs.extend(renamed.output)
-    opsets = {o.domain: o for model in models for o in model.opset_import}
+    opsets = {"" if o.domain == "ai.onnx" else o.domain: o for model in models for o in model.opset_import}
     graph = helper.make_graph(nodes, "chain", inputs, outputs, weights)
     return helper.make_model(graph, opset_imports=list(opsets.values()), ir_version=max(m.ir_version for m in models))
 

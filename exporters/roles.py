@@ -44,7 +44,7 @@ def roles_of(parts: Sequence[Part], wishes: Wishes) -> Roles:
         found = _linked(given, loose, wishes)
         links |= found
         frames += [p.name for p in given if p.name not in found.values()]
-        nexts = set(own.values())
+        nexts = {*states.values(), *wishes.states.values()}
         loose |= {name: p for name, p in part.outputs.items() if name not in nexts}
         loose = {name: p for name, p in loose.items() if name not in links}
     outputs = wishes.outputs if wishes.outputs is not None else tuple(loose)

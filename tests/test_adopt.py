@@ -14,7 +14,7 @@ from .onnx_texts import LEAKY, leaky, naive_leaky, noise, pushed, saved
 def _without_compiling(request, monkeypatch):
     """Certifies ONNX Runtime alone, for a compiled backend takes seconds a model; tests that ask for `compiled` have both."""
     if "compiled" not in request.fixturenames:
-        monkeypatch.setattr("undertow.exporters.adopting.BACKENDS", ("engine:ort",))
+        monkeypatch.setattr("undertow.exporters.step_certificate.BACKENDS", ("engine:ort",))
 
 
 @pytest.fixture
@@ -399,3 +399,33 @@ def test_notes_on_layers_that_start_anew(tmp_path):
         signature = f"(float[B,4] x, float[B,4] h) => (float[B,4] y, float[{count},B,2] z, float[B,4] h_next)"
         report = ut.adopt(saved(tmp_path / "s.onnx", signature, body), tmp_path / "out.onnx")
         assert any(words in note and "LSTM" in note for note in report.notes), report.notes
+
+
+def test_an_output_that_is_fed_back_and_given(tmp_path):
+    """A graph that reads its own last output has it as state and as output; so does a chain whose last graph feeds its first."""
+    body = "half = Constant<value = float {0.5}>() old = Mul(half, u) y = Add(old, x)"
+    path = saved(tmp_path / "s.onnx", "(float[B,4] x, float[B,4] u) => (float[B,4] y)", body)
+    report = ut.adopt(path, tmp_path / "out.onnx", states={"u": "y"}, outputs=["y"])
+    first = saved(tmp_path / "a.onnx", "(float[B,4] x, float[B,4] u) => (float[B,4] a)", body.replace("y =", "a ="))
+    second = saved(tmp_path / "b.onnx", "(float[B,4] b) => (float[B,4] y)", "y = Identity(b)")
+    links = {"states": {"u": "y"}, "links": {"a": "b"}, "outputs": ["y"]}
+    chain = ut.adopt([first, second], tmp_path / "chain.onnx", **links)
+    (x,) = noise((9, 4))
+    expected = np.zeros((10, 4), np.float32)
+    for t in range(9):
+        expected[t + 1] = 0.5 * expected[t] + x[t]
+    for path in (report.path, chain.path):
+        np.testing.assert_allclose(pushed(path, [x])[0], expected[1:], atol=1e-6)
+
+
+def test_the_reference_is_the_graph_as_it_was(tmp_path):
+    """An operator set that is too old is converted for the artifact alone: the loop runs the file's own graph."""
+    body = (
+        "p = Slice<axes = [1], starts = [0], ends = [4]>(x) half = Constant<value = float {0.5}>() old = Mul(half, h)"
+    )
+    body += " h_next = Add(old, p) y = Tanh(h_next)"
+    signature = "(float[B,4] x, float[B,4] h) => (float[B,4] y, float[B,4] h_next)"
+    report = ut.adopt(saved(tmp_path / "s.onnx", signature, body, 9), tmp_path / "out.onnx")
+    assert report.spec.origin.versions["opset"] == "9"
+    assert onnx.load(report.path).opset_import[0].version >= 11
+    check_leaky(report.path)

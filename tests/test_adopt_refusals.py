@@ -31,7 +31,7 @@ LSTM = """
 @pytest.fixture(autouse=True)
 def _without_compiling(monkeypatch):
     """A refusal comes before a backend is asked."""
-    monkeypatch.setattr("undertow.exporters.adopting.BACKENDS", ("engine:ort",))
+    monkeypatch.setattr("undertow.exporters.step_certificate.BACKENDS", ("engine:ort",))
 
 
 def refused(path, message, tmp_path, **options):

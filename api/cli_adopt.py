@@ -1,11 +1,15 @@
 """`undertow convert` and `undertow adopt`: step artifacts from ONNX models."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 import msgspec
 import numpy as np
+
+from .cli_export import Ahead
+from .export_table import print_report
+from .telling import telling
 
 MODEL = click.Path(exists=True, dir_okay=False, path_type=Path)
 OUTPUT = click.Path(dir_okay=False, path_type=Path)
@@ -26,6 +30,18 @@ class Named(click.ParamType):
             return name, self._kind(text)
         except (ValueError, OSError) as error:
             self.fail(f"{value!r}: expected NAME={self._what} {error}".rstrip(), param, ctx)
+
+
+class Window(click.ParamType):
+    """Frames behind, or frames behind and ahead."""
+
+    name = "N[,N]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | tuple[int, int]:
+        parts = str(value).split(",")
+        if len(parts) > 2 or not all(part.isdigit() for part in parts):
+            self.fail(f"{value!r}: expected a number of frames, or two between a comma", param, ctx)
+        return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
 
 
 def _values(text: str) -> Any:
@@ -56,6 +72,7 @@ _rate = click.option(
     "--sample-rate", type=click.FloatRange(min=0, min_open=True), help="Frames a second, kept in the artifact."
 )
 _labels = click.option("--labels", help="Names of the output's features, between commas.")
+_quiet = click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
 _json = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 _frames = click.option(
     "--frames-per-step", type=click.IntRange(min=1), default=1, show_default=True, help="Frames that one step takes."
@@ -71,8 +88,21 @@ _frames = click.option(
 @click.option("--batch-axis", type=click.IntRange(min=0), help="Which is the batch; 0, or 1 where time is 0.")
 @_shapes
 @_frames
+@click.option("--window", type=Window(), help="Frames that attention sees behind, or behind and ahead: N or N,N.")
+@click.option(
+    "--lookahead",
+    type=Ahead(),
+    default="0",
+    show_default=True,
+    help="Frames that an output may see ahead; all: a stream's outputs come at its end.",
+)
+@click.option("--reduce", type=click.Choice(("running",)), help="What means and sums over time are at every frame.")
 @_rate
 @_labels
+@click.option(
+    "--quantize", type=click.Choice(("int8", "float16")), help="Store the weights small; the report has what it costs."
+)
+@_quiet
 @_json
 def convert_command(
     model: Path,
@@ -81,23 +111,34 @@ def convert_command(
     batch_axis: int | None,
     shapes: tuple[tuple[str, tuple[int, ...]], ...],
     frames_per_step: int,
+    window: int | tuple[int, int] | None,
+    lookahead: Literal["all"] | int,
+    reduce: Literal["running"] | None,
     sample_rate: float | None,
     labels: str | None,
+    quantize: Literal["int8", "float16"] | None,
+    quiet: bool,
     as_json: bool,
 ) -> None:
     """Turn MODEL, an ONNX model of whole sequences from any framework, into a step artifact."""
     from .exporters import convert
 
-    report = convert(
-        model,
-        output,
-        time_axis=time_axis,
-        batch_axis=batch_axis,
-        shapes=dict(shapes),
-        frames_per_step=frames_per_step,
-        sample_rate_hz=sample_rate,
-        labels=_names(labels),
-    )
+    with telling(quiet) as progress:
+        report = convert(
+            model,
+            output,
+            time_axis=time_axis,
+            batch_axis=batch_axis,
+            shapes=dict(shapes),
+            frames_per_step=frames_per_step,
+            window=window,
+            lookahead=lookahead,
+            reduce=reduce,
+            sample_rate_hz=sample_rate,
+            labels=_names(labels),
+            quantize=quantize,
+            progress=progress,
+        )
     _print(report, as_json)
 
 
@@ -136,6 +177,7 @@ def convert_command(
 @click.option("--reference-time-axis", type=click.IntRange(min=0), default=1, show_default=True, help="Its time axis.")
 @_rate
 @_labels
+@_quiet
 @_json
 def adopt_command(
     models: tuple[Path, ...],
@@ -156,6 +198,7 @@ def adopt_command(
     reference_time_axis: int,
     sample_rate: float | None,
     labels: str | None,
+    quiet: bool,
     as_json: bool,
 ) -> None:
     """Turn MODEL, an ONNX graph that is one step already, into a step artifact; several are a chain.
@@ -164,29 +207,33 @@ def adopt_command(
     """
     from .exporters import adopt
 
-    report = adopt(
-        models,
-        output,
-        states=dict(states),
-        constants=dict(constants),
-        overlap=dict(overlap),
-        initial=dict(initial),
-        links=dict(links),
-        inputs=_names(inputs),
-        outputs=_names(outputs),
-        shapes=dict(shapes),
-        batch_axes=dict(batch_axes),
-        time_axis=time_axis,
-        frames_per_step=frames_per_step,
-        outputs_per_step=outputs_per_step,
-        reference=reference,
-        reference_time_axis=reference_time_axis,
-        sample_rate_hz=sample_rate,
-        labels=_names(labels),
-    )
+    with telling(quiet) as progress:
+        report = adopt(
+            models,
+            output,
+            states=dict(states),
+            constants=dict(constants),
+            overlap=dict(overlap),
+            initial=dict(initial),
+            links=dict(links),
+            inputs=_names(inputs),
+            outputs=_names(outputs),
+            shapes=dict(shapes),
+            batch_axes=dict(batch_axes),
+            time_axis=time_axis,
+            frames_per_step=frames_per_step,
+            outputs_per_step=outputs_per_step,
+            reference=reference,
+            reference_time_axis=reference_time_axis,
+            sample_rate_hz=sample_rate,
+            labels=_names(labels),
+            progress=progress,
+        )
     _print(report, as_json)
 
 
 def _print(report: Any, as_json: bool) -> None:
-    plain = msgspec.to_builtins(report, enc_hook=str) if as_json else report
-    click.echo(msgspec.json.encode(plain).decode() if as_json else str(report))
+    if as_json:
+        click.echo(msgspec.json.encode(msgspec.to_builtins(report, enc_hook=str)).decode())
+    else:
+        print_report(report)

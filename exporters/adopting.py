@@ -3,7 +3,7 @@
 import hashlib
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -52,7 +52,13 @@ class Known:
 
 
 def adopt(
-    source: Paths, path: str | os.PathLike[str], wishes: Wishes, axes: Axes, values: Known, about: About
+    source: Paths,
+    path: str | os.PathLike[str],
+    wishes: Wishes,
+    axes: Axes,
+    values: Known,
+    about: About,
+    say: Callable[[str], None],
 ) -> ExportReport:
     """The report of the artifact that it wrote; see `undertow.adopt`."""
     began, path = time.monotonic(), Path(path)
@@ -62,11 +68,12 @@ def adopt(
     parts = read_parts([Path(s) for s in sources])
     roles = roles_of(parts, wishes)
     _check_options(roles, axes, values.initial)
+    say("whether streams can be batched")
     graph, constants = _plain_graph(parts, roles, axes, values)
     notes = check_directions(graph.model, list(roles.states))
     check_changes(graph.model, roles.states, draw(list(graph.inputs.values()), np.random.default_rng(1)))
     artifact, loop = _artifact(parts, roles, axes, graph, values, constants, about, path)
-    lines = step_certificate(artifact, loop, about.reference, about.reference_time_axis)
+    lines = step_certificate(artifact, loop, about.reference, about.reference_time_axis, say)
     certificate = tuple(line.as_parity() for line in lines if not line.problem)
     spec = msgspec.structs.replace(artifact.spec, certificate=certificate)
     write_artifact(path, artifact.model, spec)

@@ -1,6 +1,6 @@
 """An adopted step beside the graphs that it was made of, and beside the model of whole sequences that it steps."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import onnxruntime
@@ -16,17 +16,20 @@ from .whole_reference import outputs_of_whole
 BACKENDS = ("engine:ort", "engine:numba")  # what the certificate is about, see `parity.compare`
 
 
-def step_certificate(artifact: Artifact, loop: Loop, reference: Path | None, time_axis: int) -> list[Comparison]:
+def step_certificate(
+    artifact: Artifact, loop: Loop, reference: Path | None, time_axis: int, say: Callable[[str], None]
+) -> list[Comparison]:
     """The certificate's lines, those of backends that cannot run it too. Raises ExportError where one is above its tolerance."""
     spec = artifact.spec
     sequences = random_sequences(draws(spec, artifact.model, {}), lengths_for(spec), SEEDS)
     runtime = f"ONNX Runtime {onnxruntime.__version__}"
+    say("the graphs as they are, in a loop")
     files = ", ".join(part.path.name for part in loop.parts)
     truths: list[tuple[str, Outputs]] = [(f"{runtime}, {files} in a loop, one stream", loop.run(spec, sequences))]
     if reference is not None:
         whole = outputs_of_whole(reference, spec, sequences, time_axis)
         truths.append((f"{runtime}, {reference.name} on the whole sequence", whole))
-    lines = [line for name, expected in truths for line in compare(artifact, sequences, expected, name, BACKENDS)]
+    lines = [line for name, expected in truths for line in compare(artifact, sequences, expected, name, BACKENDS, say)]
     _check(lines)
     return lines
 

@@ -9,9 +9,11 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from click.testing import CliRunner
 from onnx import helper, numpy_helper
 
 import undertow as ut
+from undertow.cli_adopt import convert_command
 
 from .onnx_texts import noise, pushed, saved
 
@@ -235,3 +237,37 @@ def test_command_line(tmp_path):
     failed = subprocess.run([*command, "--shape", "q=3"], capture_output=True, text=True, check=False)
     assert (failed.returncode, failed.stdout) == (1, "")
     assert "shapes: there is no input 'q'" in failed.stderr
+    wrong = subprocess.run([*command, "--window", "few"], capture_output=True, text=True, check=False)
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "expected a number of frames, or two" in wrong.stderr
+
+
+def test_the_command_line_passes_its_options_on(tmp_path, monkeypatch):
+    """Every option of `undertow convert` arrives under its name and as the kind of value that `convert` takes."""
+    given = {}
+
+    def convert(source, path, **options):
+        given.update(options)
+        raise ut.ExportError("enough")
+
+    monkeypatch.setattr("undertow.exporters.convert", convert)
+    source = gru(tmp_path / "whole.onnx")
+    options = (
+        "--time-axis 2 --batch-axis 1 --shape x=4,3 --frames-per-step 8 --window 5,2 --lookahead all --reduce running"
+    )
+    options += " --sample-rate 50 --labels a,b --quantize int8 -q"
+    result = CliRunner().invoke(convert_command, [str(source), "-o", str(tmp_path / "s.onnx"), *options.split()])
+    assert str(result.exception) == "enough"
+    assert given == {
+        "time_axis": 2,
+        "batch_axis": 1,
+        "shapes": {"x": (4, 3)},
+        "frames_per_step": 8,
+        "window": (5, 2),
+        "lookahead": "all",
+        "reduce": "running",
+        "sample_rate_hz": 50.0,
+        "labels": ["a", "b"],
+        "quantize": "int8",
+        "progress": None,
+    }

@@ -17,6 +17,7 @@ from ..engine.errors import ExportError
 from .both_ways import BOTH_WAYS, GATES, both_ways
 from .nn import LatencyControlled, OverTime
 from .nn.bidirectional import by_operators
+from .projected import projected
 from .recurrent_rule import LAYER_KEY
 
 op: Any = onnxscript.opset18  # its annotations are of graphs that are traced, not of what a call gives here
@@ -119,10 +120,10 @@ def _forward_of(path: str, module: nn.Module, ahead: bool) -> Any:
         )
     if module.bidirectional and not ahead:
         return _refusing(name, _BIDIRECTIONAL)
+    if module.proj_size and module.bidirectional:
+        return _refusing(name, f"it is bidirectional and has proj_size={module.proj_size}; use one of the two alone")
     if module.proj_size:
-        return _refusing(
-            name, f"it has proj_size={module.proj_size}, which this version does not export; train it with proj_size=0"
-        )
+        return lambda x, hx=None: _projected(name, module, x, hx)
 
     def forward(x: Any, hx: Any = None) -> Any:
         _check_input(name, module.weight_ih_l0, x)
@@ -151,6 +152,11 @@ _BIDIRECTIONAL = (
     "it is bidirectional: the first frame's output needs the last frame; use a forward layer (bidirectional=False), "
     "lookahead=R (each output sees R frames more, and comes R frames late) or lookahead='all' (outputs come at a stream's end)"
 )
+
+
+def _projected(name: str, module: nn.LSTM, x: Any, hx: Any) -> Any:
+    _check_input(name, module.weight_ih_l0, x)
+    return projected(module, x, hx)
 
 
 def _over_time(name: str, cell: nn.RNNCellBase) -> Any:

@@ -22,7 +22,7 @@ from .tracked import BATCH, TIME, Final, Frames, Known, Node, Tensor, step_axis,
 from .worlds import Worlds
 
 _TORCH = re.compile(
-    r"_scan_combine_graph_\d+__subgraph_in$"
+    r"_(scan_combine|while_loop_body)_graph_\d+__subgraph_in$"
 )  # what torch's exporter appends to the names of a body's inputs
 _NOW = Clock()  # of every tensor in a body: the frame that it is run for
 

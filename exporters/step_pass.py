@@ -16,6 +16,7 @@ from ..engine.errors import ExportError
 from .bands import Band, Whole
 from .bodies import captured, reachable
 from .clocks import Clock, NeedsMultiple, ends_with_steps, plain
+from .loops import loops_as_scans
 from .positions import by_position
 from .rules import RULES as FRAMEWISE
 from .rules import TIMED as WITH_TIME
@@ -66,6 +67,7 @@ def to_step(
     feed: valid inputs for a batch and a length. frames_per_step: becomes a multiple of it where the model gives fewer outputs than
     it gets frames. lone_name: what to call the one output that is left of several.
     """
+    model = loops_as_scans(model, feed)
     _check_operators(_reachable(model.graph, value_free(model.graph)))
     walk, skipped = _Walk(model, Worlds(model, feed), time_axis, batch_axis, lone_name, bounds), 0
     while frames_per_step <= MAX_FRAMES_PER_STEP:

@@ -17,6 +17,7 @@ from ..engine.errors import ExportError
 from .both_ways import BOTH_WAYS, GATES, both_ways
 from .nn import LatencyControlled, OverTime
 from .nn.bidirectional import by_operators
+from .projected import TRANSLATIONS as PROJECTED
 from .projected import projected
 from .recurrent_rule import LAYER_KEY
 
@@ -81,7 +82,7 @@ def _to_onnx(x, h0, c0, w_ih, w_hh, b_ih, b_hh, kind="", name=""):
     return op.Squeeze(y, direction), final_h, final_h if cn is None else op.Squeeze(cn, lead)
 
 
-TRANSLATIONS = {torch.ops.undertow.recurrent.default: _to_onnx} | BOTH_WAYS
+TRANSLATIONS = {torch.ops.undertow.recurrent.default: _to_onnx} | BOTH_WAYS | PROJECTED
 
 
 @contextmanager
@@ -123,7 +124,7 @@ def _forward_of(path: str, module: nn.Module, ahead: bool) -> Any:
     if module.proj_size and module.bidirectional:
         return _refusing(name, f"it is bidirectional and has proj_size={module.proj_size}; use one of the two alone")
     if module.proj_size:
-        return lambda x, hx=None: _projected(name, module, x, hx)
+        return lambda x, hx=None: _projected(name, path or "lstm", module, x, hx)
 
     def forward(x: Any, hx: Any = None) -> Any:
         _check_input(name, module.weight_ih_l0, x)
@@ -154,9 +155,9 @@ _BIDIRECTIONAL = (
 )
 
 
-def _projected(name: str, module: nn.LSTM, x: Any, hx: Any) -> Any:
+def _projected(name: str, path: str, module: nn.LSTM, x: Any, hx: Any) -> Any:
     _check_input(name, module.weight_ih_l0, x)
-    return projected(module, x, hx)
+    return projected(module, x, hx, path)
 
 
 def _over_time(name: str, cell: nn.RNNCellBase) -> Any:

@@ -14,6 +14,7 @@ from onnx import numpy_helper
 
 from ..engine.artifact import Origin, StepSpec, TensorSpec, load_model
 from ..engine.errors import ExportError
+from .batchwise import time_first
 from .finishing import Asked, Reference, finished, rows
 from .joining import Part, Port, at_opset, opset, tidy
 from .plain import pruned
@@ -89,7 +90,7 @@ def _reference(whole: Whole, free: onnx.ModelProto, step: Step, bounds: Bounds) 
 
 
 def _read(path: Path, batch_axis: int, time_axis: int, shapes: Mapping[str, tuple[int, ...]]) -> Whole:
-    part = Part(path, tidy(load_model(path)))
+    part = Part(path, time_first(tidy(load_model(path))))
     if unknown := sorted(set(shapes) - set(part.inputs)):
         raise ExportError(f"shapes: there is no input '{unknown[0]}'; the graph has {sorted(part.inputs)}")
     frames = {n: _frame(path, p, batch_axis, time_axis, shapes.get(n)) for n, p in part.inputs.items()}

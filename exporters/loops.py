@@ -80,7 +80,9 @@ class _Loop:
         self._watch(whole)
         nodes = [self._current(node, whole) for node in self.body.node]
         if not self.scanned:
-            raise self._refuse("its body selects no frame by the number of the iteration", "scan the frames, or use a recurrent layer")
+            raise self._refuse(
+                "its body selects no frame by the number of the iteration", "scan the frames, or use a recurrent layer"
+            )
         results = dict(zip(self.node.output[n:], ends[n + 1 :], strict=True))
         kept, after = [], []
         for c in self.carried:
@@ -109,7 +111,9 @@ class _Loop:
             found = {"", *guess, *(v.name for v in self.body.input[:2]), *(t.name for t in self.body.initializer)}
             for node in self.body.node:
                 given = [*node.input, *captured(node)]
-                if node.op_type in ("Shape", "Size") or all(g in found or (g not in inner and g in self.free) for g in given):
+                if node.op_type in ("Shape", "Size") or all(
+                    g in found or (g not in inner and g in self.free) for g in given
+                ):
                     found.update(node.output)
             wrong = {c.name for c in self.carried if c.name in guess and c.new not in found}
             if not wrong:
@@ -129,7 +133,7 @@ class _Loop:
         failed: Exception | None = None
         for pair in LENGTHS[:3]:
             try:
-                self.seen = [_Seen(*_shown(session, self.feed(_BATCH, t))) for t in pair]
+                self.seen = [_shown(session, self.feed(_BATCH, t), self.body.input[0].name) for t in pair]
             except Exception as error:  # onnxruntime's errors share no base class but Exception
                 failed = failed or error
             else:
@@ -140,7 +144,8 @@ class _Loop:
         """Whether the tensor is the number of the iteration (plus `ahead`), every time."""
         arrays = [s.inner.get(name) for s in self.seen]
         return all(
-            a is not None and a.size == len(a) and np.array_equal(a.reshape(-1), np.arange(len(a)) + ahead) for a in arrays
+            a is not None and a.size == len(a) and np.array_equal(a.reshape(-1), np.arange(len(a)) + ahead)
+            for a in arrays
         )
 
     def _fixed(self, name: str) -> int | None:
@@ -195,16 +200,23 @@ class _Loop:
         else:
             axis = next((a.i for a in maker.attribute if a.name == "axis"), 0) % self._rank(update)
             columns = [s.inner[at].reshape(s.trips, -1) for s in self.seen]
-            right = all((a == np.arange(len(a))[:, None]).all() for a in columns) and self.seen[0].inner[update].shape[axis + 1] == 1
+            right = (
+                all((a == np.arange(len(a))[:, None]).all() for a in columns)
+                and self.seen[0].inner[update].shape[axis + 1] == 1
+            )
         if not right or any(s.outer[c.begin][axis] != s.trips for s in self.seen):
-            raise self._refuse(f"iteration i does not write its result at i of '{c.final}'", "give a result for each frame, in order")
+            raise self._refuse(
+                f"iteration i does not write its result at i of '{c.final}'", "give a result for each frame, in order"
+            )
         return update, axis, kept
 
     def _placed(self, final: str, axis: int, kept: bool) -> list[onnx.NodeProto]:
         """The scan output (T, ...) as the tensor that was filled. kept: with the axis of size 1 that frames are written along."""
         name, nodes = f"{final}.frames", []
         if kept:
-            nodes.append(helper.make_node("Squeeze", [name, self._ints(axis + 1)], [f"{final}.joined"], f"{final}.joined"))
+            nodes.append(
+                helper.make_node("Squeeze", [name, self._ints(axis + 1)], [f"{final}.joined"], f"{final}.joined")
+            )
             name = f"{final}.joined"
         rank = len(self.seen[0].outer[next(c.begin for c in self.carried if c.final == final)])
         order = [*range(1, axis + 1), 0, *range(axis + 1, rank)]
@@ -276,7 +288,7 @@ class _Seen:
     trips: int
 
 
-_WATCH, _NUMBER = "watch.", "watch#number"
+_WATCH = "watch."
 
 
 def _plain(body: onnx.GraphProto) -> onnx.GraphProto:
@@ -304,7 +316,7 @@ def _watched(model: onnx.ModelProto, loop: onnx.NodeProto, inner: list[str], out
     body = next(a.g for a in node.attribute if a.name == "body")
     del made.graph.output[:]
     for name in [*inner, body.input[0].name]:
-        shown = _NUMBER if name == body.input[0].name else f"{_WATCH}{name}"
+        shown = f"{_WATCH}{name}"
         if shown in node.output:
             continue
         body.node.append(helper.make_node("Identity", [name], [f"{shown}.inside"], f"{shown}.inside"))
@@ -315,10 +327,12 @@ def _watched(model: onnx.ModelProto, loop: onnx.NodeProto, inner: list[str], out
     return made
 
 
-def _shown(session: onnxruntime.InferenceSession, feed: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, tuple[int, ...]], int]:
+def _shown(session: onnxruntime.InferenceSession, feed: Mapping[str, np.ndarray], number: str) -> _Seen:
+    """number: what the body calls the number of the iteration."""
     wanted = {i.name for i in session.get_inputs()}
     names = [o.name for o in session.get_outputs()]
-    found = dict(zip(names, map(np.asarray, session.run(names, {n: a for n, a in feed.items() if n in wanted})), strict=True))
+    arrays = session.run(names, {n: a for n, a in feed.items() if n in wanted})
+    found = dict(zip(names, map(np.asarray, arrays), strict=True))
     inner = {n.removeprefix(_WATCH): a for n, a in found.items() if n.startswith(_WATCH)}
-    outer = {n: a.shape for n, a in found.items() if not n.startswith("watch")}
-    return inner, outer, len(found[_NUMBER])
+    outer = {n: a.shape for n, a in found.items() if not n.startswith(_WATCH)}
+    return _Seen(inner, outer, len(inner[number]))

@@ -148,17 +148,25 @@ def _checked(node: Node, step: StepGraph, layer: str) -> Frames:
     x = node.frames(0)
     if node.attribute("layout", 0):
         raise node.refuse(f"layer '{layer}' has layout=1", "export it with layout=0 (time first)")
-    if node.input(4) is not None:
-        raise node.refuse(
-            f"layer '{layer}' is given the sequences' lengths", "streams have no padding; leave sequence_lens out"
-        )
     if x.labels != (TIME, BATCH, FEATURE):
         first = {BATCH: "the batch", FEATURE: "features"}.get(x.labels[0], "the batch and time in one")
         raise node.refuse(
             f"layer '{layer}' runs along an axis that is {first}, not time",
             "check batch_first and time_axis: the layer must run over the axis that `time_axis` names",
         )
+    if not _whole_lengths(node, x):
+        raise node.refuse(
+            f"layer '{layer}' is given sequences' lengths that are not those of the frames", "streams have no padding; leave sequence_lens out"
+        )
     return x
+
+
+def _whole_lengths(node: Node, x: Frames) -> bool:
+    """Whether sequence_lens are left out, or the length of all frames for every stream."""
+    given = node.input(4)
+    if not isinstance(given, Known):
+        return given is None
+    return all((lens == shape[x.time]).all() for lens, shape in zip(given.values, x.shapes, strict=True))
 
 
 def _initial(node: Node, index: int, which: int) -> np.ndarray:

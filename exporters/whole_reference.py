@@ -6,6 +6,7 @@ import numpy as np
 
 from ..engine.artifact import StepSpec, load_model
 from ..engine.errors import ExportError
+from .batchwise import time_first
 from .joining import Part, tidy
 from .sequences import Sequence
 from .stepping import Outputs
@@ -17,7 +18,7 @@ def outputs_of_whole(path: Path, spec: StepSpec, sequences: list[Sequence], time
 
     Inputs and outputs are matched by name, or where there is one of a kind.
     """
-    part = Part(path, tidy(load_model(path)))
+    part = Part(path, time_first(tidy(load_model(path))))
     inputs = _matched(path, "input", [t.name for t in spec.inputs], list(part.inputs))
     outputs = _matched(path, "output", [t.name for t in spec.outputs], list(part.outputs))
     if extra := sorted(set(part.inputs) - set(inputs.values())):

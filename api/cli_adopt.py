@@ -4,12 +4,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import click
-import msgspec
 import numpy as np
 
 from .cli_export import Ahead
-from .export_table import print_report
-from .telling import telling
+from .export_table import print_report, quantize_option
+from .telling import quiet_option, telling
 
 MODEL = click.Path(exists=True, dir_okay=False, path_type=Path)
 OUTPUT = click.Path(dir_okay=False, path_type=Path)
@@ -72,7 +71,6 @@ _rate = click.option(
     "--sample-rate", type=click.FloatRange(min=0, min_open=True), help="Frames a second, kept in the artifact."
 )
 _labels = click.option("--labels", help="Names of the output's features, between commas.")
-_quiet = click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
 _json = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 _frames = click.option(
     "--frames-per-step", type=click.IntRange(min=1), default=1, show_default=True, help="Frames that one step takes."
@@ -99,10 +97,8 @@ _frames = click.option(
 @click.option("--reduce", type=click.Choice(("running",)), help="What means and sums over time are at every frame.")
 @_rate
 @_labels
-@click.option(
-    "--quantize", type=click.Choice(("int8", "float16")), help="Store the weights small; the report has what it costs."
-)
-@_quiet
+@quantize_option
+@quiet_option
 @_json
 def convert_command(
     model: Path,
@@ -139,7 +135,7 @@ def convert_command(
             quantize=quantize,
             progress=progress,
         )
-    _print(report, as_json)
+    print_report(report, as_json)
 
 
 @click.command("adopt")
@@ -177,7 +173,8 @@ def convert_command(
 @click.option("--reference-time-axis", type=click.IntRange(min=0), default=1, show_default=True, help="Its time axis.")
 @_rate
 @_labels
-@_quiet
+@quantize_option
+@quiet_option
 @_json
 def adopt_command(
     models: tuple[Path, ...],
@@ -198,6 +195,7 @@ def adopt_command(
     reference_time_axis: int,
     sample_rate: float | None,
     labels: str | None,
+    quantize: Literal["int8", "float16"] | None,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -227,13 +225,7 @@ def adopt_command(
             reference_time_axis=reference_time_axis,
             sample_rate_hz=sample_rate,
             labels=_names(labels),
+            quantize=quantize,
             progress=progress,
         )
-    _print(report, as_json)
-
-
-def _print(report: Any, as_json: bool) -> None:
-    if as_json:
-        click.echo(msgspec.json.encode(msgspec.to_builtins(report, enc_hook=str)).decode())
-    else:
-        print_report(report)
+    print_report(report, as_json)

@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import click
-import msgspec
 
 from .engine.errors import ExportError
-from .export_table import print_report
-from .telling import telling
+from .export_table import json_of, print_report, quantize_option
+from .telling import quiet_option, telling
 
 DTYPES = ("float32", "float64", "float16", "int64", "int32", "bool")
 
@@ -71,10 +70,8 @@ class Ahead(click.ParamType):
     "--sample-rate", type=click.FloatRange(min=0, min_open=True), help="Frames a second, kept in the artifact."
 )
 @click.option("--labels", help="Names of the output's features, between commas.")
-@click.option(
-    "--quantize", type=click.Choice(("int8", "float16")), help="Store the weights small; the report has what it costs."
-)
-@click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
+@quantize_option
+@quiet_option
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def export_command(
     source: str,
@@ -121,10 +118,7 @@ def export_command(
             quantize=quantize,
             progress=progress,
         )
-    if as_json:
-        click.echo(_json(report))
-    else:
-        print_report(report)
+    print_report(report, as_json)
 
 
 @click.command("verify")
@@ -136,7 +130,7 @@ def export_command(
     multiple=True,
     help="A real sequence besides the random ones: .npy (T, *frame), or .npz by input. May be given several times.",
 )
-@click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
+@quiet_option
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.pass_context
 def verify_command(ctx: click.Context, model: Path, files: tuple[Path, ...], quiet: bool, as_json: bool) -> None:
@@ -146,7 +140,7 @@ def verify_command(ctx: click.Context, model: Path, files: tuple[Path, ...], qui
 
     with telling(quiet) as progress:
         report = verify(model, [load_sequence(file) for file in files], progress=progress)
-    click.echo(_json(report, ok=report.ok) if as_json else str(report))
+    click.echo(json_of(report, ok=report.ok) if as_json else str(report))
     if not report.ok:
         ctx.exit(1)
 
@@ -157,8 +151,3 @@ def _parts(source: str) -> tuple[str, str]:
     if not place or not name:
         raise click.BadParameter(f"{source!r}: expected package.module:factory", param_hint="PACKAGE.MODULE:FACTORY")
     return place, name
-
-
-def _json(report: Any, **more: Any) -> str:
-    plain = msgspec.to_builtins(report, enc_hook=str)
-    return msgspec.json.encode(plain | more).decode()

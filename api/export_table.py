@@ -1,7 +1,9 @@
 """The end of `undertow export`: what was made, and how far it is from its reference, as two short tables."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import click
+import msgspec
 import numpy as np
 
 from .engine.artifact import Approximation, Parity, StateSpec, TensorSpec
@@ -12,10 +14,23 @@ if TYPE_CHECKING:
     from .exporters import ExportReport
 
 
-def print_report(report: "ExportReport") -> None:
+quantize_option = click.option(
+    "--quantize", type=click.Choice(("int8", "float16")), help="Store the weights small; the report has what it costs."
+)
+
+
+def json_of(report: Any, **more: Any) -> str:
+    """A report as JSON, paths as text."""
+    return msgspec.json.encode(msgspec.to_builtins(report, enc_hook=str) | more).decode()
+
+
+def print_report(report: "ExportReport", as_json: bool) -> None:
     """The report on stdout."""
     from rich.console import Console
 
+    if as_json:
+        click.echo(json_of(report))
+        return
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = 120

@@ -5,10 +5,10 @@ an order in each layer by the mean place of the neighbours, then coordinates. Th
 lines sideways, layer by layer, under the order and the distances: an isotonic regression (pool adjacent violators).
 """
 
-import itertools
 from bisect import bisect_right, insort
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 BESIDE, BELOW, LINE = 26.0, 40.0, 14.0  # between boxes of a layer, between layers, the room of a line that passes
 _ORDER_SWEEPS, _PLACE_SWEEPS = 24, 200
@@ -126,7 +126,7 @@ class _Net:
         self.down: list[list[int]] = [[] for _ in range(count)]
         self.near: list[list[tuple[int, float]]] = [[] for _ in range(count)]
         for chain, pull in zip(self.chains, pulls, strict=True):
-            for a, b in itertools.pairwise(chain):
+            for a, b in pairwise(chain):
                 self.down[a].append(b)
                 self.up[b].append(a)
                 stiff = pull * _STIFF if a >= self.boxes and b >= self.boxes else pull
@@ -147,7 +147,7 @@ class _Net:
                 break
             downwards = sweep % 2 == 0
             layers = self.layers if downwards else self.layers[::-1]
-            for fixed, moved in itertools.pairwise(layers):
+            for fixed, moved in pairwise(layers):
                 self._by_neighbours(fixed, moved, self.up if downwards else self.down)
             found = self._crossings()
             if found < fewest:
@@ -180,7 +180,7 @@ class _Net:
 
     def _crossings(self) -> int:
         total = 0
-        for upper, lower in zip(self.layers, self.layers[1:], strict=False):
+        for upper, lower in pairwise(self.layers):
             places = {vertex: place for place, vertex in enumerate(lower)}
             passed: list[int] = []
             for vertex in upper:

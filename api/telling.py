@@ -4,6 +4,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import click
+
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
+
 
 @contextmanager
 def telling(quiet: bool) -> Iterator[Callable[[str], None] | None]:

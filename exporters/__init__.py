@@ -175,6 +175,7 @@ def adopt(
     reference_time_axis: int = 1,
     sample_rate_hz: float | None = None,
     labels: Sequence[str] | None = None,
+    quantize: Literal["int8", "float16"] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> "ExportReport":
     """Writes the step artifact of an ONNX graph that is a step already, and reports on it.
@@ -194,7 +195,7 @@ def adopt(
         left at the end of a stream, less than a step, is not stepped.
     reference, reference_time_axis: a whole-sequence ONNX model of the same names, which the steps are compared with too.
     sample_rate_hz, labels: kept in the artifact.
-    progress: as for `export`.
+    quantize, progress: as for `export`.
 
     The artifact is compared, on every backend, with ONNX Runtime running the graphs as they are in a loop over one stream's random
     frames. A batch fixed at 1 is freed where three streams show that none sees another; else the streams are run one by one, and
@@ -226,6 +227,7 @@ def adopt(
             reference_time_axis,
             sample_rate_hz,
             None if labels is None else tuple(labels),
+            quantize,
         ),
         progress or _silent,
     )

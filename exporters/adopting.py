@@ -4,7 +4,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,10 @@ from .joining import Part, Port, joined, opset, read_parts
 from .layer_checks import check_changes, check_directions
 from .parity import Comparison
 from .placing import Axes, Place, frame_place, state_places
+from .quantizing import Kind
 from .report import ExportReport
 from .roles import Roles, Wishes, roles_of
-from .step_certificate import step_certificate
+from .step_certificate import small_step, step_certificate
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -41,6 +42,7 @@ class About:
     reference_time_axis: int
     sample_rate_hz: float | None
     labels: tuple[str, ...] | None
+    quantize: Kind | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +77,13 @@ def adopt(
     artifact, loop = _artifact(parts, roles, axes, graph, values, constants, about, path)
     lines = step_certificate(artifact, loop, about.reference, about.reference_time_axis, say)
     certificate = tuple(line.as_parity() for line in lines if not line.problem)
-    spec = msgspec.structs.replace(artifact.spec, certificate=certificate)
+    artifact = replace(artifact, spec=msgspec.structs.replace(artifact.spec, certificate=certificate))
+    if about.quantize is not None:
+        artifact = small_step(artifact, loop, about.quantize, say)
+    spec = artifact.spec
     write_artifact(path, artifact.model, spec)
     notes = (*_notes(graph, lines), *notes)
-    return ExportReport(path, spec, certificate, notes, path.stat().st_size, time.monotonic() - began)
+    return ExportReport(path, spec, spec.certificate, notes, path.stat().st_size, time.monotonic() - began)
 
 
 def _check_options(roles: Roles, axes: Axes, initial: Mapping[str, Any]) -> None:

@@ -156,7 +156,8 @@ def _checked(node: Node, step: StepGraph, layer: str) -> Frames:
         )
     if not _whole_lengths(node, x):
         raise node.refuse(
-            f"layer '{layer}' is given sequences' lengths that are not those of the frames", "streams have no padding; leave sequence_lens out"
+            f"layer '{layer}' is given sequences' lengths that are not those of the frames",
+            "streams have no padding; leave sequence_lens out",
         )
     return x
 

@@ -25,7 +25,11 @@ from .worlds import plain_session, value_free
 DRAWS = 3
 _FUNCTION_TERMS = 8  # exp, tanh and their like are not correctly rounded: 4 ulp, 8 u, in the libraries in use
 _BASIC_TERMS = 2  # one operation of two operands, perhaps fused with the next
-_FLOATS = {TensorProto.FLOAT: np.float32, TensorProto.DOUBLE: np.float64, TensorProto.FLOAT16: np.float16}
+_FLOATS: dict[int, Any] = {
+    TensorProto.FLOAT: np.float32,
+    TensorProto.DOUBLE: np.float64,
+    TensorProto.FLOAT16: np.float16,
+}
 _EXACT = frozenset(
     [
         "Identity",

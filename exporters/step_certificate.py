@@ -7,8 +7,10 @@ import onnxruntime
 
 from ..engine.artifact import Artifact
 from ..engine.errors import ExportError
+from .certifying import Truth, certified
 from .hand_loop import Loop
 from .parity import SEEDS, Comparison, compare, lengths_for
+from .quantizing import Kind
 from .sequences import draws, random_sequences
 from .stepping import Outputs
 from .whole_reference import outputs_of_whole
@@ -32,6 +34,15 @@ def step_certificate(
     lines = [line for name, expected in truths for line in compare(artifact, sequences, expected, name, BACKENDS, say)]
     _check(lines)
     return lines
+
+
+def small_step(artifact: Artifact, loop: Loop, kind: Kind, say: Callable[[str], None]) -> Artifact:
+    """The artifact with small weights, which says how far they take it from the graphs as they are."""
+    spec = artifact.spec
+    sequences = random_sequences(draws(spec, artifact.model, {}), lengths_for(spec), SEEDS)
+    files = ", ".join(part.path.name for part in loop.parts)
+    truth = Truth(f"{files} in a loop, one stream", sequences, loop.run(spec, sequences), "graph")
+    return certified(artifact, truth, quantize=kind, progress=say)
 
 
 def _check(lines: Sequence[Comparison]) -> None:

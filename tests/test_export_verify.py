@@ -245,3 +245,72 @@ def test_export_command_refuses(factory, tmp_path, capsys):
         CliRunner().invoke(export_command, ["made_for_export:make", "-o", "m", "--example-shape", "1,x"]).exit_code == 2
     )
     assert not (tmp_path / "m.onnx").exists()
+
+
+STEPS = ["tracing the module", "the step graph", "what it gives for random sequences"]
+
+
+def test_progress(tmp_path, monkeypatch):
+    """`progress` is told each step as it begins, the certificate on each backend by name; a step that fails was told too."""
+    told = []
+    ut.export(nn.GRU(3, 4, batch_first=True), torch.randn(2, 5, 3), tmp_path / "m.onnx", progress=told.append)
+    assert told == [*STEPS, "what rounding alone does to the outputs", "certificate on ort", "certificate on numba"]
+    told.clear()
+    with pytest.raises(ut.ExportError):
+        ut.export(nn.GRU(3, 4), torch.randn(2, 5, 4), tmp_path / "m.onnx", progress=told.append)
+    assert told == STEPS[:1]
+
+
+def test_export_command_tells_and_ends_with_tables(factory, monkeypatch):
+    """A terminal on stderr sees each step with its time; stdout has the tables alone: tensors, errors, delay, bytes, size."""
+    silent = run("made_for_export:make", "-o", "m.onnx")
+    assert silent.stderr == ""
+    for text in (
+        "step artifact m.onnx",
+        "worst errors",
+        "of its scale",
+        "delay 0 frames; 1 frame in, 1 out a step; 16 bytes",
+        "torch",
+    ):
+        assert text in silent.stdout
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    watched = run("made_for_export:make", "-o", "m.onnx")
+    assert all(f"✓ {step}" in watched.stderr for step in [*STEPS, "certificate on ort"])
+    assert "✓" not in watched.stdout
+    quiet = run("made_for_export:make", "-o", "m.onnx", "--quiet", "--json")
+    assert quiet.stderr == ""
+    assert json.loads(quiet.stdout)["spec"]["certificate"][0]["tolerance"]["output"] > 0
+
+
+LARGE = SOURCE.replace("GRU(3, 4,", "GRU(3, 24,")
+
+
+def test_export_command_quantizes(factory, tmp_path):
+    """`--quantize int8` writes int8 weights, and the tables state size and error beside the float model's."""
+    (tmp_path / "made_for_export.py").write_text(LARGE)
+    assert run("made_for_export:make", "-o", "float.onnx").exit_code == 0
+    result = run("made_for_export:make", "-o", "m.onnx", "--quantize", "int8")
+    assert result.exit_code == 0, result.output
+    assert "quantize int8" in result.stdout
+    assert "as asked" in result.stdout
+    (asked,) = ut.read_artifact("m.onnx").spec.approximations
+    assert f"of {asked.exact_bytes:,} with float32 weights" in result.stdout
+    assert (tmp_path / "m.onnx").stat().st_size < 0.6 * (tmp_path / "float.onnx").stat().st_size
+    assert 1e-5 < asked.max_rel_error["output"] < 0.05
+
+
+def test_report_as_text(tmp_path, monkeypatch):
+    """The report's plain form has, a line each, what the tables have."""
+    monkeypatch.setattr("undertow.exporters.certifying.BACKENDS", ("ort",))
+    report = ut.export(nn.GRU(3, 24, batch_first=True), torch.randn(2, 5, 3), tmp_path / "m.onnx", quantize="float16")
+    lines = str(report).splitlines()
+    assert lines[0].startswith(f"{tmp_path / 'm.onnx'}: {report.file_bytes:,} bytes")
+    assert lines[1] == "  delay 0 frames; 1 frame in, 1 out a step; 96 bytes of state a stream"
+    assert lines[2:5] == [
+        "  input input: float32 [3]",
+        "  output output: float32 [24]",
+        "  state gru.l0.h: float32 [24]",
+    ]
+    assert lines[5].startswith("  ort against float16 weights as float32, ")
+    assert "allowed" in lines[5]
+    assert lines[6].startswith("  quantize float16, a graph of ")

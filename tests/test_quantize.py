@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
 import undertow as ut
+from undertow.cli_adopt import adopt_command, convert_command
 from undertow.cli_inspect import inspect_command
 from undertow.engine.artifact import make_artifact, write_artifact
 from undertow.engine.folding import dequantized as folded
@@ -247,3 +248,47 @@ def test_inspect_states_it(tmp_path, interpreted):
     assert "by request       quantize int8" in text
     found = json.loads(CliRunner().invoke(inspect_command, [str(path), "--json"]).stdout)
     assert found["approximations"][0]["parameter"] == "int8"
+
+
+def whole_graph():
+    """A whole-sequence graph: (B, T, 24) times a matrix, then tanh."""
+    weight = numpy_helper.from_array(np.random.default_rng(0).normal(0, 0.2, (24, 16)).astype(np.float32), "weight")
+    nodes = [helper.make_node("MatMul", ["x", "weight"], ["y"]), helper.make_node("Tanh", ["y"], ["out"])]
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, ["B", "T", s]) for n, s in (("x", 24), ("out", 16)))
+    return helper.make_model(
+        helper.make_graph(nodes, "g", [x], [y], [weight]), opset_imports=[helper.make_opsetid("", 18)], ir_version=9
+    )
+
+
+def test_adopt_and_convert(tmp_path, interpreted):
+    """What comes from ONNX is made small by the same option, with its error against what the user's own graph gives."""
+    step = gru_step(12, 24, outputs=5)
+    onnx.save(step.model, tmp_path / "step.onnx")
+    onnx.save(whole_graph(), tmp_path / "whole.onnx")
+    states, told = {s.name: s.next for s in step.spec.states}, []
+    ut.adopt(tmp_path / "step.onnx", tmp_path / "a.onnx", states=states, quantize="int8", progress=told.append)
+    ut.convert(tmp_path / "whole.onnx", tmp_path / "c.onnx", quantize="int8")
+    assert "certificate on numba" in told
+    for name, reference in (("a.onnx", "step.onnx in a loop"), ("c.onnx", "whole.onnx")):
+        artifact = ut.read_artifact(tmp_path / name)
+        (asked,) = artifact.spec.approximations
+        assert (asked.kind, asked.parameter) == ("quantize", "int8")
+        assert reference in asked.reference
+        assert all(1e-5 < error < 0.05 for error in asked.max_rel_error.values())
+        assert any(t.data_type == TensorProto.INT8 for t in artifact.model.graph.initializer)
+
+
+def test_commands(tmp_path, interpreted):
+    """`undertow adopt` and `undertow convert` take --quantize too, and end with the same tables."""
+    onnx.save(whole_graph(), tmp_path / "whole.onnx")
+    where = [str(tmp_path / "whole.onnx"), "-o", str(tmp_path / "c.onnx"), "--quantize", "float16"]
+    done = CliRunner().invoke(convert_command, where)
+    assert done.exit_code == 0, done.output
+    assert "quantize float16" in done.stdout
+    step = gru_step(12, 24, outputs=5)
+    onnx.save(step.model, tmp_path / "step.onnx")
+    pairs = [text for s in step.spec.states for text in ("--state", f"{s.name}={s.next}")]
+    where = [str(tmp_path / "step.onnx"), "-o", str(tmp_path / "a.onnx"), "--quantize", "int8", *pairs]
+    done = CliRunner().invoke(adopt_command, where)
+    assert done.exit_code == 0, done.output
+    assert "quantize int8" in done.stdout

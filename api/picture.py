@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from .engine.artifact import Artifact, StateSpec
 
 _VIEWS = frozenset(("Squeeze", "Unsqueeze", "Reshape", "Flatten", "Transpose"))
+_FLOATS = frozenset((TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.UNDEFINED))
 _SHOWN_WEIGHTS = 3
 
 
@@ -65,8 +66,10 @@ class _Reader:
         self.artifact, self.spec, self.graph = artifact, artifact.spec, artifact.model.graph
         self.free = value_free(self.graph)
         self.arrays = {t.name: t for t in self.graph.initializer}
-        self.shapes = _shapes(artifact)
-        self.clock = _clock(artifact, self.free)
+        tensors = _inferred(artifact.model)
+        self.shapes = _shapes(artifact, tensors)
+        self.types = {v.name: v.type.tensor_type.elem_type for v in tensors}
+        self.clock = _clock(artifact, self.free, {name for name, kind in self.types.items() if kind not in _FLOATS})
         self.boxes: list[Box] = []
         self.arrows: list[Arrow] = []
         self.source: dict[str, list[int]] = {}
@@ -140,13 +143,24 @@ class _Reader:
     def _folded(self, node: onnx.NodeProto) -> bool:
         """Whether the node is no box of its own; then its outputs come from the boxes of its inputs."""
         out = node.output[0]
-        if node.op_type == "Identity" or (node.op_type in _VIEWS and self._same_but_ones(node.input[0], out)):
+        if (
+            node.op_type == "Identity"
+            or self._same_type(node)
+            or (node.op_type in _VIEWS and self._same_but_ones(node.input[0], out))
+        ):
             self.source[out] = self.source.get(node.input[0], [])
             self._reshaped(self.source[out], node.input[0], out)
             if node.input[0] in self.buffers and node.op_type == "Identity":
                 self.buffers[out] = self.buffers[node.input[0]]
             return True
         return self._is_buffer(node) or self._cuts_buffer(node) or self._is_held(node)
+
+    def _same_type(self, node: onnx.NodeProto) -> bool:
+        """A Cast to what it is already."""
+        types = (
+            [self.types.get(name) for name in (node.input[0], node.output[0])] if node.op_type == "Cast" else [None, 0]
+        )
+        return types[0] == types[1] and types[0] is not None
 
     def _same_but_ones(self, before: str, after: str) -> bool:
         if before not in self.shapes or after not in self.shapes:
@@ -250,7 +264,7 @@ class _Reader:
             return shape_text(tuple(tensor.dims))
         made = next((n for n in self.graph.node if name in n.output), None)
         if made is not None and made.op_type in ("DequantizeLinear", "Cast") and made.input[0] in self.arrays:
-            kind = onnx.TensorProto.DataType.Name(self.arrays[made.input[0]].data_type).lower()
+            kind = TensorProto.DataType.Name(self.arrays[made.input[0]].data_type).lower()
             return f"{kind} {self._stored(made.input[0])}"
         return "(computed from sizes)"
 
@@ -272,13 +286,19 @@ def _state(state: StateSpec) -> Box:
     return Box("state", "state", state.name, [f"{state.dtype}, {size}", first], tuple(state.shape))
 
 
-def _shapes(artifact: Artifact) -> dict[str, tuple[int, ...]]:
-    """Of each tensor the shape without the batch's axis, where ONNX can infer it; of each constant its shape."""
+def _inferred(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """What ONNX can tell of every tensor but constants."""
     from onnx import shape_inference
 
-    inferred, batched = shape_inference.infer_shapes(artifact.model).graph, artifact.spec.batchable
-    found = {t.name: tuple(t.dims) for t in inferred.initializer}
-    for info in [*inferred.value_info, *inferred.input, *inferred.output]:
+    graph = shape_inference.infer_shapes(model).graph
+    return [*graph.value_info, *graph.input, *graph.output]
+
+
+def _shapes(artifact: Artifact, tensors: list[onnx.ValueInfoProto]) -> dict[str, tuple[int, ...]]:
+    """Of each tensor the shape without the batch's axis, where it is known; of each constant its shape."""
+    batched = artifact.spec.batchable
+    found = {t.name: tuple(t.dims) for t in artifact.model.graph.initializer}
+    for info in tensors:
         dims = info.type.tensor_type.shape.dim
         sizes = tuple(d.dim_value for d in dims if d.HasField("dim_value"))
         if info.type.tensor_type.HasField("shape") and len(dims) - len(sizes) <= batched:
@@ -286,11 +306,13 @@ def _shapes(artifact: Artifact) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def _clock(artifact: Artifact, free: set[str]) -> set[str]:
-    """Tensors that follow from scalar whole-number states and `valid` alone; empty where nothing is counted."""
+def _clock(artifact: Artifact, free: set[str], kinds: set[str]) -> set[str]:
+    """Tensors that follow from scalar whole-number states and `valid` alone; empty where nothing is counted.
+
+    kinds: the tensors of whole numbers and truth values.
+    """
     spec, valid = artifact.spec, artifact.spec.valid_input
     states = {s.name: s.next for s in spec.states if not s.shape and np.dtype(s.dtype).kind in "iu"}
-    kinds = _whole_numbers(artifact.model)
     while True:
         known = set(states) | ({valid} if valid else set())
         for node in artifact.model.graph.node:
@@ -305,15 +327,6 @@ def _clock(artifact: Artifact, free: set[str]) -> set[str]:
         if kept == states:
             return known
         states = kept
-
-
-def _whole_numbers(model: onnx.ModelProto) -> set[str]:
-    """Names of the tensors of whole numbers and truth values."""
-    from onnx import shape_inference
-
-    inferred = shape_inference.infer_shapes(model).graph
-    floats = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.UNDEFINED}
-    return {v.name for v in [*inferred.value_info, *inferred.output] if v.type.tensor_type.elem_type not in floats}
 
 
 def _captured(node: onnx.NodeProto) -> list[str]:

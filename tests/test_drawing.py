@@ -14,6 +14,7 @@ from undertow.engine.artifact import write_artifact
 from undertow.layered import BELOW, Line, layered
 from undertow.picture import picture_of
 
+from .graphs import random_graph
 from .step_graph import StepGraph, gru_step, lookahead_step, lstm_step
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -230,6 +231,20 @@ def test_two_hundred_nodes():
     assert not overlaps([(r["x"], r["y"]) for r in rects], [(r["width"], r["height"]) for r in rects])
     one = float(ElementTree.fromstring(drawing(attention(1))).get("width", 0))
     assert float(root.get("width", 0)) < 1.5 * one < 1200
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_step_graph_can_be_drawn(seed):
+    """Random step graphs: every input, output and state is a box once, and no two boxes overlap."""
+    artifact = random_graph(seed)
+    spec, picture = artifact.spec, picture_of(artifact)
+    assert names(picture, "state") == [s.name for s in spec.states]
+    assert names(picture, "output") == [o.name for o in spec.outputs]
+    assert names(picture, "input") == [i.name for i in spec.inputs] + ([spec.valid_input] if spec.valid_input else [])
+    root = ElementTree.fromstring(drawing(artifact))
+    rects = [{k: float(r.get(k, 0)) for k in ("x", "y", "width", "height")} for r in root.iter(f"{SVG}rect")]
+    assert len(rects) == len(picture.boxes)
+    assert not overlaps([(r["x"], r["y"]) for r in rects], [(r["width"], r["height"]) for r in rects])
 
 
 def test_inspect_command(tmp_path):

@@ -3,6 +3,7 @@
 Bodies are in ONNX's own text. A Scan runs along its inputs' first axis, so time is put there and back.
 """
 
+import ast
 from typing import Any
 
 import onnx
@@ -52,6 +53,8 @@ _MOMENTS = """running_moments (float[] weight, float[] mean, float[] var, float[
     y_mean = Identity (mean_next)
     y_var = Identity (var_next)
 }"""
+
+_BODIES = ("linear_scan", "complex_scan", "running_moments")
 
 
 def _scanned(body: str, states: list[Any], frames: list[Any], captured: list[Any]) -> list[Any]:
@@ -125,3 +128,14 @@ TRANSLATIONS = RECURRENT | {
     torch.ops.undertow.running_moments.default: _running_moments,
     torch.ops.undertow.latency_controlled.default: _latency_controlled,
 }
+
+
+def named_scans(model: onnx.ModelProto) -> onnx.ModelProto:
+    """`model`, in which each Scan that is written here is called by the module that it comes from, as recurrent layers are."""
+    for node in model.graph.node:
+        body = next((a.g.name for a in node.attribute if a.name == "body"), "")
+        scopes = next((p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"), "[]")
+        if node.op_type == "Scan" and body in _BODIES:
+            path = [""] + [scope for scope in ast.literal_eval(scopes) if scope.split(".")[0] == "module"]
+            node.metadata_props.add(key=LAYER_KEY, value=path[-1].removeprefix("module").removeprefix(".") or body)
+    return model

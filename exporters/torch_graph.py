@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..engine.errors import ExportError
 from .calling import Call
-from .layer_nodes import TRANSLATIONS
+from .layer_nodes import TRANSLATIONS, named_scans
 from .recurrent import single_operators
 from .rolling import LENGTHS as LOOP_LENGTHS
 from .rolling import rolled
@@ -71,7 +71,7 @@ def as_onnx(program: torch.export.ExportedProgram, inputs: list[str], outputs: l
             f"torch cannot write the module as ONNX: {first_line(error.__cause__ or error)}; replace the operation that it names"
         ) from error
     assert exported is not None
-    return exported.model_proto
+    return named_scans(exported.model_proto)
 
 
 def _traced(call: Call, example: tuple[torch.Tensor, ...], shapes: Any) -> Any:

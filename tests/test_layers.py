@@ -231,6 +231,14 @@ def test_a_layer_is_exported_exactly(name, tmp_path, monkeypatch):
             np.testing.assert_allclose(got, module(x)[0], atol=2e-5, rtol=1e-4, err_msg=f"{length} frames")
 
 
+def test_states_are_called_by_their_module(tmp_path, monkeypatch):
+    """In a stack, `engine.state` has each state by the path of the module and its letter in the formula."""
+    monkeypatch.setattr("undertow.exporters.torch_export.BACKENDS", ("ort",))
+    stack = nn.Sequential(layers.RunningNorm(4), nn.Sequential(layers.MinGRU(4, 4), layers.LRU(4, 3)))
+    spec = ut.export(stack, torch.randn(2, 9, 4), tmp_path / "m.onnx").spec
+    assert [s.name for s in spec.states] == ["0.weight", "0.mean", "0.var", "1.0.h", "1.1.re", "1.1.im"]
+
+
 # ---------------------------------------------------------------------------------------------------- scans
 
 

@@ -1,9 +1,12 @@
 """The layers of `undertow.exporters.nn`: their formulas, gradients and causality, and that what is exported is what was trained."""
 
+import contextlib
 import functools
-import importlib
+import io
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +26,9 @@ from undertow.exporters.nn import mel, norms, scan  # noqa: E402
 from undertow.exporters.torch_graph import evaluation, whole_sequence  # noqa: E402
 
 from . import naive_layers as naive  # noqa: E402
+from .torch_exports import compiled, one_operator_library, without_compiling  # noqa: E402, F401
 
+LAYERS = (Path(__file__).parents[1] / "docs" / "layers.md").read_text(encoding="utf-8")
 MEL = {"window_length": 40, "hop_length": 16, "n_fft": 64, "n_mels": 8}
 MEL_NAIVE = {"rate": 8000, "area": False, "low": 0, "high": 4000, "power": 2.0, "floor": 1e-10, **MEL}
 HANN = np.sin(np.pi * np.arange(40) / 40) ** 2
@@ -132,16 +137,6 @@ def doubles():
     torch.set_default_dtype(torch.float32)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_operator_library():
-    """torch's exporter parses the source of all of its 500 operators anew for every model, half of an export's time."""
-    apis = getattr(importlib.import_module("torch.onnx._internal._lazy_import"), "onnxscript_apis", None)
-    with pytest.MonkeyPatch.context() as patch:
-        if hasattr(apis, "get_torchlib_ops"):
-            patch.setattr(apis, "get_torchlib_ops", functools.cache(apis.get_torchlib_ops))
-        yield
-
-
 def frames(case, length, batch=2):
     shape = (batch, length) if case.features is None else (batch, length, case.features)
     return torch.randn(*shape)
@@ -213,9 +208,8 @@ def test_the_whole_sequence_graph(name):
 
 
 @each
-def test_a_layer_is_exported_exactly(name, tmp_path, monkeypatch):
+def test_a_layer_is_exported_exactly(name, tmp_path):
     """The step artifact, fed in uneven chunks and closed, gives what the module gives; its delay and state are as documented."""
-    monkeypatch.setattr("undertow.exporters.torch_export.BACKENDS", ("ort",))
     case = CASES[name]
     module = case.make()
     spec = ut.export(module, frames(case, case.lengths[-1]), tmp_path / "m.onnx").spec
@@ -231,9 +225,8 @@ def test_a_layer_is_exported_exactly(name, tmp_path, monkeypatch):
             np.testing.assert_allclose(got, module(x)[0], atol=2e-5, rtol=1e-4, err_msg=f"{length} frames")
 
 
-def test_states_are_called_by_their_module(tmp_path, monkeypatch):
+def test_states_are_called_by_their_module(tmp_path):
     """In a stack, `engine.state` has each state by the path of the module and its letter in the formula."""
-    monkeypatch.setattr("undertow.exporters.torch_export.BACKENDS", ("ort",))
     stack = nn.Sequential(layers.RunningNorm(4), nn.Sequential(layers.MinGRU(4, 4), layers.LRU(4, 3)))
     spec = ut.export(stack, torch.randn(2, 9, 4), tmp_path / "m.onnx").spec
     assert [s.name for s in spec.states] == ["0.weight", "0.mean", "0.var", "1.0.h", "1.1.re", "1.1.im"]
@@ -369,18 +362,43 @@ def test_silence_has_a_gradient():
 
 @pytest.mark.parametrize("kind", ["additive", "dot"])
 def test_decoder_attention(kind, doubles):
-    """Stepped frame by frame from `init_state`, it is the slow reference; gradients reach every weight."""
+    """Run frame by frame it is the slow reference, and gradients reach every weight."""
     module = layers.EncoderDecoderAttention(4, 3, torch.randn(5, 6), kind=kind)
-    x, state, outputs = torch.randn(2, 7, 4), module.init_state(2), []
-    for t in range(7):
-        y, state = module(x[:, t], state)
-        outputs.append(y)
-    got = torch.stack(outputs, 1)
+    x = torch.randn(2, 7, 4)
+    got, _ = module.over(x)
     for stream in range(2):
         expected = naive.decoder_attention(x[stream].numpy(), weights(module), kind=kind)
         np.testing.assert_allclose(got[stream].detach(), expected, atol=1e-12)
     got.sum().backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in module.parameters())
+
+
+@pytest.mark.parametrize("kind", ["additive", "dot"])
+def test_decoder_attention_is_exported(kind, tmp_path):
+    """The step artifact gives what the decoder gives, its memory within, and keeps the decoder's state alone."""
+    module = layers.EncoderDecoderAttention(4, 3, torch.randn(5, 6), kind=kind)
+    spec = ut.export(module, torch.randn(2, 4), tmp_path / "m.onnx").spec
+    assert [s.shape for s in spec.states] == [(3,)]
+    x = torch.randn(1, 7, 4)
+    got = ut.Engine(tmp_path / "m.onnx", backend="ort", max_streams=1).push("a", x[0].numpy())
+    with torch.no_grad():
+        np.testing.assert_allclose(got, module.over(x)[0][0], atol=2e-5)
+
+
+def test_layers_together_on_both_backends(compiled, tmp_path):  # noqa: F811
+    """The example of docs/layers.md runs as it stands: a front end, a norm, a convolution and a scan, compiled and not."""
+    (code,) = re.findall(r"```python\n(.*?)```", LAYERS, re.DOTALL)
+    with contextlib.chdir(tmp_path), contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(code, {})
+    assert printed.getvalue() == "160 0\n(10, 12)\n"
+    parity = ut.read_artifact(tmp_path / "words.onnx").spec.certificate
+    assert [line.backend for line in parity] == ["ort", "numba"]
+
+
+def test_every_layer_is_documented():
+    """The table of docs/layers.md has a row for each public name, and for no other."""
+    rows = re.findall(r"^\| `(\w+)\(", LAYERS, re.MULTILINE)
+    assert sorted(rows) == sorted(layers.__all__)
 
 
 WRONG = {

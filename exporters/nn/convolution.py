@@ -43,9 +43,8 @@ class CausalConv1d(nn.Conv1d):
         self.lookahead, self.span = lookahead, span
 
     def forward(self, input: Tensor) -> Tensor:
-        x = input
-        sequences("CausalConv1d", x, self.in_channels)
-        padded = F.pad(x.transpose(1, 2), (self.span - self.lookahead, self.lookahead))
+        sequences("CausalConv1d", input, self.in_channels)
+        padded = F.pad(input.transpose(1, 2), (self.span - self.lookahead, self.lookahead))
         return super().forward(padded).transpose(1, 2)
 
     def extra_repr(self) -> str:

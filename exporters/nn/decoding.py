@@ -3,18 +3,19 @@
 import torch
 from torch import Tensor, nn
 
+from ..step_module import StepModule
 from .arguments import one_of, whole
 
 
-class EncoderDecoderAttention(nn.Module):
+class EncoderDecoderAttention(StepModule):
     """A GRU decoder that attends to `memory` (S, M), the same for all streams: frame (B, features) and state -> (B, hidden + M).
 
     score[j] = v . tanh(Wq h + Wm memory[j]) ("additive", Bahdanau et al. 2015, arXiv:1409.0473, appendix A.1.2) or
     (Wq h) . memory[j] ("dot", Luong et al. 2015, arXiv:1508.04025, section 3.1, "general"), h the state before the frame;
     context = sum_j softmax(score)[j] memory[j]; h' = GRU([frame, context], h); output [h', context].
 
-    `init_state` and `forward` are those of a step with a state of its own. `memory` is a buffer: it is in the checkpoint and in the
-    exported artifact. Delay: none. State: `hidden` numbers.
+    It is a StepModule: `over(frames)` runs whole sequences to train with, and `ut.export` takes one frame (B, features) as its example.
+    `memory` is a buffer: it is in the checkpoint and in the exported artifact. Delay: none. State: `hidden` numbers.
     """
 
     def __init__(

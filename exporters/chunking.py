@@ -53,6 +53,7 @@ def _stepped(engine: Engine, sequences: list[Sequence], cut: Cut) -> Outputs:
         begun.update(chunks)
         for row, outputs in engine.push_many(chunks).items():
             keep(row, outputs)
-    for row, tail in engine.close_many(begun).items():
-        keep(row, tail)
+    tails = engine.close_many(begun)
+    for row in begun:
+        keep(row, tails[row])
     return [{name: np.concatenate(parts) for name, parts in one.items()} for one in given]

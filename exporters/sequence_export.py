@@ -86,10 +86,6 @@ def _output(value: onnx.ValueInfoProto, worlds: Worlds) -> _Output:
             f"output '{value.name}' has shapes {worlds.shapes[value.name]} for (batch, length) {worlds.sizes}; "
             "expected one axis that is the batch, and at most one other that grows with the length"
         )
-    if not time and batch[0] != 0:
-        raise ExportError(
-            f"output '{value.name}' has one row a stream and the batch at axis {batch[0]}; return it with the batch first"
-        )
     shape = tuple(d for i, d in enumerate(small) if i not in (*batch, *time))
     return _Output(value.name, value.type.tensor_type.elem_type, batch[0], time[0] if time else None, shape)
 
@@ -97,6 +93,11 @@ def _output(value: onnx.ValueInfoProto, worlds: Worlds) -> _Output:
 def _chosen(outputs: list[_Output]) -> tuple[list[_Output], tuple[str, ...]]:
     """Those that have a row for each frame, where there are such; and the names of the others."""
     timed = [o for o in outputs if o.time is not None] or outputs
+    for o in timed:
+        if o.time is None and o.batch != 0:
+            raise ExportError(
+                f"output '{o.name}' has one row a stream and the batch at axis {o.batch}; return it with the batch first"
+            )
     return timed, tuple(o.name for o in outputs if o not in timed)
 
 

@@ -1,11 +1,13 @@
 """Every named architecture: does it export, with what delay, state and error, and what tract's pulse transform makes of it.
 
-    python benchmarks/architectures.py --out docs/architectures.md [--only NAME ...]
+    python benchmarks/architectures.py --out docs/architectures.md [--only NAME ...] [--tract FILE]
 
-Needs the extras `export` and `bench`. Takes a quarter of an hour on two cores, mostly to compile steps.
+Needs the extras `export` and `bench`. Takes half an hour on two cores. FILE keeps what tract made of each between runs, as JSON: it is
+read where it is there, and changes only with the versions of tract and torch that it names.
 """
 
 import argparse
+import json
 import logging
 import platform
 import sys
@@ -41,6 +43,10 @@ files (torch's new exporter at opset 18, its old one at opsets 17 and 13, undert
 output, after its delay, is what torch gives; *the last n wrong*: only those whose right padding is not there, for the package has no call that says that a stream has ended, so it is
 fed zeros; *wrong*: others differ, too; *fails*: the first line of its message; *no file*: none of the exporters writes the model with a free time axis.
 
+Two neighbours have no column, for neither turns any whole-sequence model into steps. [continual-inference](https://pypi.org/project/continual-inference) has modules of its own (`co.Conv3d`, ..) that are
+weight-compatible replacements for those of `torch.nn`: a network is built of them. OpenVINO's
+[LowLatency2](https://docs.openvino.ai/2025/api/c_cpp_api/classov_1_1pass_1_1_low_latency2.html) finds TensorIterator and Loop layers and makes their back edges states: recurrences and loops.
+
 """
 
 
@@ -61,7 +67,23 @@ class Row:
         )
 
 
-def measured(architecture: Architecture, folder: Path) -> Row:
+class Kept:
+    """What tract made of each architecture, in a file or for this run alone."""
+
+    def __init__(self, path: Path | None):
+        self.path, self.versions = path, f"tract {version('tract')}, torch {torch.__version__}"
+        found = json.loads(path.read_text(encoding="utf-8")) if path and path.exists() else {}
+        self.words: dict[str, str] = found.get(self.versions, {})
+
+    def of(self, architecture: Architecture, frames_per_step: int, folder: Path) -> str:
+        if architecture.name not in self.words:
+            self.words[architecture.name] = judged(architecture, frames_per_step, folder).words
+            if self.path:
+                self.path.write_text(json.dumps({self.versions: self.words}, indent=1), encoding="utf-8")
+        return self.words[architecture.name]
+
+
+def measured(architecture: Architecture, folder: Path, tract: Kept) -> Row:
     """Exports it, measures it, and lets tract have it."""
     path, frames_per_step = folder / "step.onnx", 1
     try:
@@ -76,7 +98,7 @@ def measured(architecture: Architecture, folder: Path) -> Row:
         ours = ("", "", "", f"refused: {_short(error)}")
     else:
         ours, frames_per_step = _stepped(architecture, path), report.spec.frames_per_step
-    return Row(architecture.name, architecture.shows, ours, judged(architecture, frames_per_step, folder).words)
+    return Row(architecture.name, architecture.shows, ours, tract.of(architecture, frames_per_step, folder))
 
 
 def _stepped(architecture: Architecture, path: Path) -> tuple[str, str, str, str]:
@@ -114,7 +136,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--tract", type=Path)
     given = parser.parse_args()
+    tract = Kept(given.tract)
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)  # torch's exporter says for every model that torchvision is not there
     warnings.simplefilter("ignore")
@@ -122,7 +146,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for architecture in ARCHITECTURES:
             if not given.only or architecture.name in given.only:
-                rows.append(measured(architecture, Path(folder)))
+                rows.append(measured(architecture, Path(folder), tract))
                 print(rows[-1], flush=True)
     given.out.write_text(table(rows), encoding="utf-8")
 

@@ -95,7 +95,7 @@ def bounded(
 
 def _whole_steps(frames: int, outputs: int) -> tuple[Stage, ...]:
     """A graph that takes so many frames at once says nothing about fewer: what is left at the end of a stream is not stepped."""
-    return ((1, 0, frames), (outputs, 0, 1)) if frames > 1 and outputs > 1 else ()
+    return ((1, 0, frames, 0), (outputs, 0, 1, 0)) if frames > 1 and outputs > 1 else ()
 
 
 def _frame(border: _Border, place: Place, axes: Axes) -> tuple[TensorSpec, list[StateSpec]]:

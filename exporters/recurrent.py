@@ -123,7 +123,7 @@ def _forward_of(path: str, module: nn.Module, ahead: bool) -> Any:
         return _refusing(name, _BIDIRECTIONAL)
     if module.proj_size and module.bidirectional:
         return _refusing(name, f"it is bidirectional and has proj_size={module.proj_size}; use one of the two alone")
-    if module.proj_size:
+    if isinstance(module, nn.LSTM) and module.proj_size:
         return lambda x, hx=None: _projected(name, path or "lstm", module, x, hx)
 
     def forward(x: Any, hx: Any = None) -> Any:

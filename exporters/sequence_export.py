@@ -21,7 +21,7 @@ from .worlds import Feed, Worlds, plain_session, runs_empty
 
 _TRIED = 64  # sequences of as many frames say how many outputs the graph gives
 _LARGEST = 16  # factor between frames and outputs, each way
-_ALWAYS_ONE: tuple[Stage, ...] = ((1, 2**20 - 1, 2**20),)
+_ALWAYS_ONE: tuple[Stage, ...] = ((1, 2**20 - 1, 2**20, 0),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ def _lengths(
         if found:
             counts[n] = next(iter(found.values()))
     stage = _stage(counts)
-    return () if stage == (1, 0, 1) else (stage,)
+    return () if stage == (1, 0, 1, 0) else (stage,)
 
 
 def _counts(
@@ -135,7 +135,7 @@ def _counts(
 
 
 def _stage(counts: Mapping[int, int]) -> Stage:
-    """(multiply, add, divide) that gives the counts of all lengths. Raises ExportError where none does."""
+    """The stage that gives the counts of all lengths. Raises ExportError where none does."""
     sizes = sorted(counts)
     for divide in range(1, _LARGEST + 1):
         for multiply in range(1, _LARGEST + 1):
@@ -143,7 +143,7 @@ def _stage(counts: Mapping[int, int]) -> Stage:
             for add in range(
                 counts[longest] * divide - multiply * longest, (counts[longest] + 1) * divide - multiply * longest
             ):
-                stage = (multiply, add, divide)
+                stage = (multiply, add, divide, 0)
                 if all(length_of((stage,), n) == counts[n] for n in sizes):
                     return stage
     raise ExportError(

@@ -34,7 +34,7 @@ Dim = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
 Shape = Annotated[tuple[Dim, ...], msgspec.Meta(max_length=16)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=2**20)]
 Stage = tuple[
-    Count, Annotated[int, msgspec.Meta(ge=-(2**40), le=2**40)], Count, Literal[0, 1]
+    Count, Annotated[int, msgspec.Meta(ge=-(2**40), le=2**40)], Count, Annotated[int, msgspec.Meta(ge=0, le=1)]
 ]  # multiply, add, divide, least
 
 

@@ -130,13 +130,14 @@ def _stack(
             "last frame; run it forwards"
         )
     behind = {None if t is None else k - t for k, t in enumerate(times, STEADY)}
-    if len(behind) != 1 or None in behind:
-        return None
-    if (behind.pop() or 0) < 0:
+    ahead = (times[0] or 0) - STEADY
+    if ahead > 0 and times == [min(k + ahead, length - 1) for k in range(STEADY, length)]:
         raise ExportError(
             "a loop over time reads frames that come after the one whose output it computes; stack frames or use a convolution before the "
             "loop, whose look ahead becomes a delay"
         )
+    if len(behind) != 1 or None in behind:
+        return None
     shape = values.shape[frames[0]]
     rank = len(values.shape[v] or shape or ())
     axis %= rank

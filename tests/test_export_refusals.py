@@ -26,21 +26,6 @@ class Around(nn.Module):
         return self.function(self, x, *self.gru(x))
 
 
-class Loop(nn.Module):
-    """A cell in a Python loop."""
-
-    def __init__(self):
-        super().__init__()
-        self.cell = nn.GRUCell(4, 4)
-
-    def forward(self, x):
-        h, out = None, []
-        for t in range(x.shape[1]):
-            h = self.cell(x[:, t], h)
-            out.append(h)
-        return torch.stack(out, 1)
-
-
 class Mine(nn.GRU):
     """A layer with its own forward."""
 
@@ -62,9 +47,7 @@ REFUSED = {
         lambda: Around(lambda m, x, y, h: m.back(y)[0], back=nn.LSTM(4, 4, batch_first=True, bidirectional=True)),
         r"module 'back' \(LSTM\): it is bidirectional",
     ),
-    "projection": (lambda: nn.LSTM(4, 4, batch_first=True, proj_size=2), r"proj_size=2"),
     "packed": (lambda: Around(packed), r"module 'gru' \(GRU\).*PackedSequence.*pack_padded_sequence"),
-    "cell in a loop": (Loop, r"module 'cell' \(GRUCell\).*Python loop over time.*OverTime\(cell\)"),
     "own forward": (lambda: Mine(4, 4, batch_first=True), r"Mine.*overrides forward"),
     "batch_first forgotten": (
         lambda: nn.GRU(4, 4),

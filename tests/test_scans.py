@@ -149,7 +149,11 @@ REFUSED = {
         {},
         r"iteration i does not read frame i of 'x'",
     ),
-    "no frame": ("xf = Mul(h, h)", {}, r"selects no frame by the number of the iteration"),
+    "no frame": (
+        "m = ReduceMean<axes = [1], keepdims = 0>(x) xf = Mul(h, m)",
+        {},
+        r"selects no frame by the number of the iteration",
+    ),
     "ends by value": (
         "xf = Gather<axis = 1>(x, i)",
         {"end": "big = ReduceMax<keepdims = 0>(h) more = Less(big, one)"},

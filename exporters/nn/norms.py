@@ -10,8 +10,8 @@ from .scan import linear_scan
 class RunningNorm(nn.Module):
     """Each feature less its running mean, over its running deviation: (B, T, features) -> (B, T, features).
 
-    With weight n[t] = decay * n[t - 1] + 1 and g = 1 / n[t], from n = mean = var = 0:
-    mean[t] = mean[t - 1] + g (x[t] - mean[t - 1]), var[t] = (1 - g) (var[t - 1] + g (x[t] - mean[t - 1])^2),
+    With weight n[t] = decay * n[t - 1] + 1, g = 1 / n[t] and k = decay * n[t - 1] / n[t] = 1 - g, from n = mean = var = 0:
+    mean[t] = mean[t - 1] + g (x[t] - mean[t - 1]), var[t] = k (var[t - 1] + g (x[t] - mean[t - 1])^2),
     y[t] = (x[t] - mean[t]) / sqrt(var[t] + eps) (* weight + bias).
     decay=1 counts all frames alike (Welford 1962; a stream's n stops at 2^24, where float32 counts no further); below 1 it forgets with a time constant of 1 / (1 - decay) frames (West 1979, weights decay^(t - i)), unbiased from the first
     frame on. The frame itself is in its mean, so the first output is 0 (or bias).
@@ -44,12 +44,13 @@ class RunningNorm(nn.Module):
 
 def moments(x: Tensor, decay: float) -> tuple[Tensor, Tensor]:
     """Running mean and variance (B, T, F) of each feature; see `RunningNorm`."""
-    count = torch.arange(1, x.shape[1] + 1, device=x.device, dtype=torch.float64)
-    weight = count if decay == 1 else (1 - decay**count) / (1 - decay)
-    g = (1 / weight).to(x.dtype)[None, :, None]
-    mean = linear_scan(1 - g, g * x)
-    before = torch.cat([torch.zeros_like(mean[:, :1]), mean[:, :-1]], 1)
-    return mean, linear_scan(1 - g, (1 - g) * g * (x - before).square())
+    exact = torch.float32 if x.device.type == "mps" else torch.float64
+    before = torch.arange(x.shape[1], device=x.device, dtype=exact)
+    kept = before if decay == 1 else decay * (1 - decay**before) / (1 - decay)
+    share, rest = ((v / (kept + 1)).to(x.dtype)[None, :, None] for v in (torch.ones_like(kept), kept))
+    mean = linear_scan(rest, share * x)
+    old = torch.cat([torch.zeros_like(mean[:, :1]), mean[:, :-1]], 1)
+    return mean, linear_scan(rest, rest * share * (x - old).square())
 
 
 @torch.library.custom_op("undertow::running_moments", mutates_args=())

@@ -14,6 +14,7 @@ from onnx import numpy_helper
 
 from ..engine.artifact import Origin, StepSpec, TensorSpec, load_model
 from ..engine.errors import ExportError
+from .approximating import approximated
 from .batchwise import time_first
 from .finishing import Asked, Reference, finished, rows
 from .joining import Part, Port, at_opset, opset, tidy
@@ -24,7 +25,6 @@ from .sequences import Draw, draws
 from .sequences import Sequence as Frames
 from .step_graph import Bounds, dtype_name
 from .step_pass import Step, to_step
-from .windowing import windowed_model
 from .worlds import plain_session
 
 OLDEST_OPSET = 18
@@ -75,17 +75,17 @@ def _reference(whole: Whole, free: onnx.ModelProto, step: Step, bounds: Bounds) 
 
     if step.running:
         return Reference(f"{runtime} at each sequence's end", "model", {}, exact, last=True)
-    if not step.windows:
+    other = approximated(free, step, bounds)
+    if other is None:
         return Reference(f"{runtime} on the whole sequence", "model", {}, exact)
-    held = plain_session(windowed_model(free, step.windows))
-    window = ", ".join(map(str, bounds.window or ()))
+    held = plain_session(other.model)
     return Reference(
-        f"{runtime} with attention held to a window of ({window})",
+        f"{runtime} with {other.words}",
         "model",
         {},
         lambda sequence: _by_runtime(held, whole, step, sequence),
         exact,
-        (("window", window),),
+        other.asked,
     )
 
 

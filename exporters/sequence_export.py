@@ -67,7 +67,7 @@ def to_sequence(
         lengths_input=given,
     )
     axes = {n: -1 if o.time is None else o.time for n, o in names.items()}
-    return Step(made, spec, axes, False, {n: o.name for n, o in names.items()}, finals, {})
+    return Step(made, spec, axes, False, {n: o.name for n, o in names.items()}, finals, {}, 0)
 
 
 def _check_exact(model: onnx.ModelProto) -> None:

@@ -40,7 +40,7 @@ class Step:
     where it has none, and is a value of all frames so far. running: some output is, or depends on one.
 
     finals: outputs of the whole-sequence graph that are states after the last frame, and so no outputs of a step.
-    windows: attention scores that were held to the window that was asked for.
+    windows: attention scores that were held to the window that was asked for. lookahead: of reverse layers without one of their own.
     """
 
     model: onnx.ModelProto
@@ -50,6 +50,7 @@ class Step:
     sources: dict[str, str]
     finals: tuple[str, ...]
     windows: dict[str, Band]
+    lookahead: int
 
 
 def to_step(
@@ -129,7 +130,12 @@ class _Walk:
             return self.steps_of(frames_per_step, endless=True)
         alone = lone is not None and len(outputs) == 1 < len(graph.output)
         named = {lone if alone and lone else n: (n, value) for n, value in outputs.items()}
-        return replace(_assembled(self.model, step, given, named), finals=finals, windows=dict(step.windows))
+        return replace(
+            _assembled(self.model, step, given, named),
+            finals=finals,
+            windows=dict(step.windows),
+            lookahead=step.bounds.lookahead,
+        )
 
     def _inputs(self, step: StepGraph) -> tuple[dict[str, Tensor], dict[str, Frames]]:
         """What is known before the first node, and the graph inputs of the step, by the names of those of the whole sequence."""
@@ -339,6 +345,7 @@ def _assembled(
         {n: old for n, (old, _) in outputs.items()},
         (),
         {},
+        0,
     )
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ..engine.errors import ExportError
+from .approximating import approximated
 from .calling import Call
 from .finishing import Asked, Reference, finished, rows
 from .nn import OverTime
@@ -18,7 +19,6 @@ from .sequences import Sequence
 from .step_graph import Bounds
 from .step_pass import Step, to_step
 from .torch_graph import evaluation, whole_sequence
-from .windowing import windowed_model
 from .worlds import plain_session
 
 
@@ -80,17 +80,17 @@ def _reference(call: Call, whole: onnx.ModelProto, step: Step, bounds: Bounds) -
 
     if step.running:
         return Reference(f"{name}, at each sequence's end", "module", examples, exact, last=True)
-    if not step.windows:
+    other = approximated(whole, step, bounds)
+    if other is None:
         return Reference(name, "module", examples, exact)
-    session = plain_session(windowed_model(whole, step.windows))
-    window = ", ".join(map(str, bounds.window or ()))
+    session = plain_session(other.model)
     return Reference(
-        f"{name} with attention held to a window of ({window})",
+        f"{name} with {other.words}",
         "module",
         examples,
         lambda sequence: _by_runtime(session, call, step, sequence),
         exact,
-        (("window", window),),
+        other.asked,
     )
 
 

@@ -1,5 +1,6 @@
 """Attention within a window of frames: the model's own mask decides which; keys and values are states."""
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -9,8 +10,16 @@ from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 import undertow as ut  # noqa: E402
+from undertow.exporters.nn import LatencyControlled  # noqa: E402
 
-from .torch_exports import check_whole, compiled, one_operator_library, without_compiling  # noqa: E402, F401
+from .torch_exports import (  # noqa: E402, F401
+    Body,
+    check_whole,
+    compiled,
+    one_operator_library,
+    streamed,
+    without_compiling,
+)
 
 
 class Attention(nn.Module):
@@ -107,3 +116,86 @@ def test_without_a_window_refused(kind, tmp_path):
     """Attention to all frames so far, or to all, is refused with the way out."""
     with pytest.raises(ut.ExportError, match=r"MatMul.*memory without end.*window=\(frames before, frames after\)"):
         ut.export(Attention(kind), torch.randn(2, 48, 8), tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("kind", ["causal", "whole"])
+def test_held_to_a_window(kind, tmp_path):
+    """With window= the steps are those of the module with that window, and how far that is from the module is in the artifact."""
+    torch.manual_seed(0)
+    window = (6, 0) if kind == "causal" else (6, 2)
+    module, held = Attention(kind), Attention("fused", window)
+    held.load_state_dict(module.state_dict())
+    report = ut.export(module, torch.randn(2, 48, 8), tmp_path / "m.onnx", window=window)
+    assert report.spec.delay == window[1]
+    (line,) = report.spec.approximations
+    assert (line.kind, line.parameter) == ("window", f"{window[0]}, {window[1]}")
+    assert line.max_abs_error["output"] > 1e-3
+    check_whole(held, report.path, (8,), (1, 2, 5, 40))
+
+
+class Bidirectional(nn.Module):
+    """Two layers that see the whole sequence, and a head."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.layer = kind(4, 3, 2, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(6, 2)
+
+    def forward(self, x):
+        return self.head(self.layer(x)[0])
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_lookahead(kind, tmp_path):
+    """With lookahead= the reverse layers begin so far ahead, as the layer of exporters.nn does; each layer adds its delay."""
+    torch.manual_seed(0)
+    module = Bidirectional(kind)
+    report = ut.export(module, torch.randn(2, 48, 4), tmp_path / "m.onnx", lookahead=3)
+    assert report.spec.delay == 6
+    (line,) = report.spec.approximations
+    assert (line.kind, line.parameter) == ("lookahead", "3")
+    assert line.max_abs_error["output"] > 1e-5
+    bounded = nn.Sequential(LatencyControlled(module.layer, 3), module.head)
+    check_whole(bounded, report.path, (4,), (1, 2, 5, 40))
+
+
+def test_a_large_lookahead_is_the_layer_itself(tmp_path):
+    """Sequences shorter than the lookahead are exact, and the error that is stated shrinks as it grows."""
+    torch.manual_seed(0)
+    module = Bidirectional(nn.GRU)
+    errors = []
+    for ahead in (1, 4, 12):
+        report = ut.export(module, torch.randn(2, 48, 4), tmp_path / f"{ahead}.onnx", lookahead=ahead)
+        errors.append(report.spec.approximations[0].max_abs_error["output"])
+    assert errors[0] > errors[1] > errors[2]
+    check_whole(module, report.path, (4,), (1, 2, 12))
+
+
+REDUCED = {
+    "mean of frames": lambda m, x: m.head(m.gru(x)[0].mean(1)),
+    "largest, after a convolution": lambda m, x: m.head(torch.relu(m.conv(x.mT)).amax(-1)),
+    "pooled to one": lambda m, x: m.head(F.adaptive_avg_pool1d(torch.relu(m.conv(x.mT)), 1).squeeze(-1)),
+    "squeeze and excite": lambda m, x: m.head(x * torch.sigmoid(m.gate(x.mean(1, keepdim=True))))[:, :],
+}
+
+
+@pytest.mark.parametrize("name", REDUCED)
+def test_running_reductions(name, tmp_path):
+    """With reduce="running" the last output of a stream, its flush included, is what the module says of the whole sequence."""
+    torch.manual_seed(0)
+    parts = {
+        "gru": nn.GRU(4, 4, batch_first=True),
+        "conv": nn.Conv1d(4, 4, 3, padding=1),
+        "gate": nn.Linear(4, 4),
+        "head": nn.Linear(4, 3),
+    }
+    module = Body(REDUCED[name], **parts).eval()
+    report = ut.export(module, torch.randn(2, 48, 4), tmp_path / "m.onnx", reduce="running")
+    assert "at each sequence's end" in report.parity[0].reference
+    sequences = {n: torch.randn(n, 4) for n in (1, 2, 9, 30)}
+    given = streamed(report.path, {n: x.numpy() for n, x in sequences.items()})
+    for n, x in sequences.items():
+        assert len(given[n]) == n
+        with torch.no_grad():
+            whole = module(x[None])[0]
+        np.testing.assert_allclose(given[n][-1], whole if whole.dim() == 1 else whole[-1], atol=1e-5)

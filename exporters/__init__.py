@@ -236,6 +236,11 @@ def adopt(
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'undertow.exporters' has no attribute '{name}'")
-    value = getattr(import_module(_HOME[name], __name__), name)
+    try:
+        value = getattr(import_module(_HOME[name], __name__), name)
+    except ModuleNotFoundError as error:
+        raise ExportError(
+            f"{name} needs {error.name}, which is not installed; pip install 'undertow[export]'"
+        ) from error
     globals()[name] = value
     return value

@@ -198,13 +198,10 @@ def reach(step: StepGraph, x: Frames, pad: Padding, span: int, stride: int) -> C
     clock = x.clock
     n = divided(clock.per_step, stride)
     delay = -((clock.delay + span - pad.before + 1 - stride) // -stride)
-    window = span > 0 or stride > 1
     kept = replace(clock, lengths=clock.then(1, min(pad.before, 0) + min(pad.after, 0), 1))
     more = max(pad.before, 0) + max(pad.after, 0)
-    lengths = kept.then(1, more - span - 1 + stride, stride, least=int(window))
-    if (
-        pad.mode != "constant" and pad.before > 0
-    ):  # a step that has the first element also has those that come before it
+    lengths = kept.then(1, more - span - 1 + stride, stride, least=int(span > 0))
+    if pad.mode != "constant" and pad.before > 0:  # a step that has the first element has what comes before it
         needed = pad.before if pad.mode == "reflect" else 0
         steps_until = -((needed + clock.delay + 1) // -clock.per_step)
         delay = max(delay, (steps_until - 1) * n)

@@ -29,7 +29,7 @@ def _quickly():
     """Certifies `ort` alone, and torch's exporter reads its operators once: a compiled backend and those take seconds a model."""
     apis = getattr(importlib.import_module("torch.onnx._internal._lazy_import"), "onnxscript_apis", None)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("undertow.exporters.torch_export.BACKENDS", ("ort",))
+        patch.setattr("undertow.exporters.certifying.BACKENDS", ("ort",))
         if hasattr(apis, "get_torchlib_ops"):
             patch.setattr(apis, "get_torchlib_ops", functools.cache(apis.get_torchlib_ops))
         yield

@@ -40,6 +40,7 @@ Small models of these shapes, random weights, as people write them in torch (`te
 **undertow**: `ut.export`, then streams of 1, 2, 3, 50 and other lengths, cut into random chunks, through the engine: the worst absolute error of
 all outputs, how many there are included, against torch on the whole sequence; on the compiled backend (`numba`), or on ONNX Runtime (`ort`) where a step does
 not compile. *Delay* is in frames, *a step* is how many frames a step takes, and how many outputs it gives where those are not as many. *State* is bytes of one stream.
+Where a bounded future or past was asked for (`lookahead=6`, `window=(15, 0)`), every output is compared with torch's on the frames that it may see.
 
 **tract**: the same models as whole-sequence ONNX files of one stream, `S` the symbol of the time axis, through the pulse transform of its Python package; the best of four
 files (torch's new exporter at opset 18, its old one at opsets 17 and 13, undertow's own whole-sequence graph) and two sizes of pulse, in a process of its own with a time limit. *agrees*: every

@@ -14,11 +14,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 MOST_CHANNELS, LONGEST_STRIDE = 8, 8
+NOTHING = -1  # a window had no frame: there is no output, whatever follows
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """length: how many elements it has for so many frames, and whether the graph runs on so many up to here.
+    """length: how many elements it has for so many frames, or NOTHING, and whether it is known what the graph does with so many.
 
     up, down: the elements for each frame.
     """
@@ -37,12 +38,15 @@ class Tensor:
         up: int = 1,
         down: int = 1,
         empty: bool = False,
+        window: bool = False,
     ) -> "Tensor":
-        """What a layer makes of it. empty: whether the layer takes and gives sequences without elements."""
+        """What a layer makes of it. empty: it takes and gives sequences without elements. window: it fails where it has no whole window."""
 
         def length(frames: int) -> tuple[int, bool]:
             before, runs = self.length(frames)
             after = max(0, change(before))
+            if before < 0 or (window and min(before, after) < 1):
+                return NOTHING, runs
             return after, runs and (empty or (before > 0 and after > 0))
 
         return Tensor(name, channels or self.channels, length, self.up * up, self.down * down)
@@ -115,7 +119,7 @@ def convolution(stack: Stack, x: Tensor) -> Tensor:
         "Conv", name, stack.weight(out, x.channels // groups, kernel, scale=fan**-0.5), *bias,
         strides=[stride], dilations=[dilation], group=groups, pads=[0, 0] if apart else list(pads),
     )  # fmt: skip
-    return x.then(name, lambda n: (n + sum(pads) - span - 1) // stride + 1, out, down=stride)
+    return x.then(name, lambda n: (n + sum(pads) - span - 1) // stride + 1, out, down=stride, window=True)
 
 
 def automatic(stack: Stack, x: Tensor) -> Tensor:
@@ -124,7 +128,7 @@ def automatic(stack: Stack, x: Tensor) -> Tensor:
     stack.say("auto_pad", kernel=kernel, named=named)
     weight = stack.weight(x.channels, x.channels, kernel, scale=(x.channels * kernel) ** -0.5)
     lost = kernel - 1 if named == "VALID" else 0
-    return x.then(stack.add("Conv", x.name, weight, auto_pad=named), lambda n: n - lost)
+    return x.then(stack.add("Conv", x.name, weight, auto_pad=named), lambda n: n - lost, window=True)
 
 
 def pooling(stack: Stack, x: Tensor) -> Tensor:
@@ -145,7 +149,7 @@ def pooling(stack: Stack, x: Tensor) -> Tensor:
         count = -((n + sum(pads) - kernel) // -stride) + 1
         return count - ((count - 1) * stride >= n + pads[0])
 
-    return x.then(name, change, down=stride)
+    return x.then(name, change, down=stride, window=True)
 
 
 def transposed(stack: Stack, x: Tensor) -> Tensor:
@@ -163,7 +167,7 @@ def transposed(stack: Stack, x: Tensor) -> Tensor:
         "ConvTranspose", x.name, stack.weight(x.channels, out // groups, kernel, scale=x.channels**-0.5),
         stack.weight(out), strides=[stride], dilations=[dilation], pads=list(pads), output_padding=[more], group=groups,
     )  # fmt: skip
-    return x.then(name, lambda n: (n - 1) * stride + span + 1 - sum(pads) + more, out, up=stride)
+    return x.then(name, lambda n: (n - 1) * stride + span + 1 - sum(pads) + more, out, up=stride, window=True)
 
 
 def upsampled(stack: Stack, x: Tensor) -> Tensor:
@@ -172,7 +176,7 @@ def upsampled(stack: Stack, x: Tensor) -> Tensor:
     stack.say("resize", factor=factor)
     scales = stack.constant([1, 1, factor], np.float32)
     rest = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor", "mode": "nearest"}
-    return x.then(stack.add("Resize", x.name, "", scales, **rest), lambda n: n * factor, up=factor)
+    return x.then(stack.add("Resize", x.name, "", scales, **rest), lambda n: n * factor, up=factor, window=True)
 
 
 # ------------------------------------------------------------------------------------- slices, padding, running sums
@@ -185,7 +189,7 @@ def sliced(stack: Stack, x: Tensor) -> Tensor:
     stack.say("slice", first=first, last=last, stride=stride)
     end = -last if last else 2**63 - 1
     name = stack.add("Slice", x.name, *(stack.constant([v]) for v in (first, end, 2, stride)))
-    return x.then(name, lambda n: -((n - first - last) // -stride), down=stride, empty=True)
+    return x.then(name, lambda n: -((n - first - last) // -stride), down=stride, empty=stride == 1)
 
 
 def padded(stack: Stack, x: Tensor) -> Tensor:
@@ -288,7 +292,7 @@ def skip(stack: Stack, x: Tensor) -> Tensor:
     stack.say("skip", kernel=kernel, dilation=dilation, pads=(before, after), first=first, meet=meet)
     weight = stack.weight(x.channels, x.channels, kernel, scale=(x.channels * kernel) ** -0.5)
     made = stack.add("Conv", x.name, weight, dilations=[dilation], pads=[before, after])
-    inner = x.then(stack.add("Tanh", made), lambda n: n + before + after - span)
+    inner = x.then(stack.add("Tanh", made), lambda n: n + before + after - span, window=True)
     if stack.pick(True, False):
         inner = stack.pick(pointwise, recurrent, features, cumulative)(stack, inner)
     around = _cut(stack, x, first, span - before - after - first)
@@ -315,7 +319,7 @@ def hourglass(stack: Stack, x: Tensor) -> Tensor:
     before = stack.whole(0, kernel - stride)
     weight = stack.weight(x.channels, x.channels, kernel, scale=(x.channels * kernel) ** -0.5)
     low = stack.add("Conv", x.name, weight, strides=[stride], pads=[before, kernel - stride - before])
-    inner = x.then(stack.add("Tanh", low), lambda n: n // stride, down=stride)
+    inner = x.then(stack.add("Tanh", low), lambda n: n // stride, down=stride, window=True)
     inner = stack.pick(pointwise, features, recurrent, cumulative)(stack, inner)
     if inner.channels != x.channels:
         inner = inner.then(
@@ -333,7 +337,7 @@ def hourglass(stack: Stack, x: Tensor) -> Tensor:
 
     def length(frames: int) -> tuple[int, bool]:
         count, runs = inner.length(frames)
-        return count * stride, runs and x.length(frames)[0] % stride == 0
+        return max(NOTHING, count * stride), runs and (count < 0 or x.length(frames)[0] % stride == 0)
 
     return Tensor(name, x.channels, length, x.up, x.down)
 
@@ -415,7 +419,7 @@ def mirrored(stack: Stack, x: Tensor) -> Tensor:
 
     def length(frames: int) -> tuple[int, bool]:
         count, runs = x.length(frames)
-        return count + before + after, runs and count >= least
+        return (NOTHING if count < 0 else count + before + after), runs and (count < 0 or count >= least)
 
     return Tensor(name, x.channels, length, x.up, x.down)
 
@@ -432,7 +436,7 @@ def image(stack: Stack, x: Tensor) -> Tensor:
     rows = out * (x.channels - tall + 1)
     shape = stack.constant([0, rows, -1])
     flat = stack.add("Reshape", stack.add("Relu", made), shape)
-    return x.then(flat, lambda n: (n + sum(pads) - long) // stride + 1, rows, down=stride)
+    return x.then(flat, lambda n: (n + sum(pads) - long) // stride + 1, rows, down=stride, window=True)
 
 
 # Every kind of layer that a stack may have; a kind is drawn first, so that a failure shrinks to few and simple ones.
@@ -444,7 +448,7 @@ LAYERS = (
 
 @dataclass(frozen=True)
 class Case:
-    """A whole-sequence graph. counts: how many outputs so many frames have, and whether the graph runs on so many."""
+    """A whole-sequence graph. counts: `Tensor.length` of the output."""
 
     model: onnx.ModelProto
     features: int
@@ -454,9 +458,9 @@ class Case:
     recipe: str
 
     def outputs(self, frames: int) -> int | None:
-        """How many outputs a stream of so many frames has; None where padding would follow on what the graph cannot compute."""
-        count, runs = self.counts(frames) if frames else (0, True)
-        return count if runs or not count else None
+        """How many outputs a stream of so many frames has; None where the graph runs on other lengths alone."""
+        count, known = self.counts(frames) if frames else (0, True)
+        return max(0, count) if known or count <= 0 else None
 
 
 @st.composite

@@ -239,8 +239,8 @@ def __getattr__(name: str) -> Any:
     try:
         value = getattr(import_module(_HOME[name], __name__), name)
     except ModuleNotFoundError as error:
-        raise ExportError(
-            f"{name} needs {error.name}, which is not installed; pip install 'undertow[export]'"
-        ) from error
+        if error.name != "torch":
+            raise
+        raise ExportError(f"{name} needs torch, which is not installed; pip install 'undertow[export]'") from error
     globals()[name] = value
     return value

@@ -269,7 +269,6 @@ def _reachable(graph: onnx.GraphProto, known: set[str]) -> list[onnx.NodeProto]:
 
 
 _REMEDIES = {
-    "Loop": "a loop over time must be one of torch's recurrent layers",
     "If": "what a stream computes must not depend on the values of its frames; use torch.where",
 }
 

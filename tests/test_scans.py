@@ -69,15 +69,9 @@ def test_scan_carries_states_and_a_count(tmp_path):
 
 def test_scan_waits_for_frames_that_come_late(tmp_path):
     """After a convolution that looks ahead the states hold until the first frame is there."""
-<<<<<<< HEAD
-    conv = "k = Constant<value = float[3,3,3] {{{}}}>() xt = Transpose<perm = [0, 2, 1]>(x) c = Conv<pads = [1, 1]>(xt, k)".format(
-        ", ".join(str(v) for v in np.round(np.random.default_rng(1).normal(0, 0.5, 27), 3))
-    )
-=======
     weights = ", ".join(str(v) for v in np.round(np.random.default_rng(1).normal(0, 0.5, 27), 3))
     kernel = f"k = Constant<value = float[3,3,3] {{{weights}}}>()"
     conv = f"{kernel} xt = Transpose<perm = [0, 2, 1]>(x) c = Conv<pads = [1, 1]>(xt, k)"
->>>>>>> 3b195f7 (README and changelog of recurrences; StepModule says what to install where torch is missing)
     nodes = f"{HEAD} {conv} f = Transpose<perm = [2, 0, 1]>(c) h, n, ys = Scan<num_scan_inputs = 1, body = {BODY}>(h0, none, f) y = Transpose<perm = [1, 0, 2]>(ys)"
     report = check(saved(tmp_path / "w.onnx", "(float[B,T,3] x) => (float[B,T,3] y)", nodes), tmp_path)
     assert report.spec.delay == 1

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import click
 import numpy as np
 
-from .cli_export import Ahead
+from .cli_bounds import bounds_options, frames_option
 from .export_table import print_report, quantize_option
 from .telling import quiet_option, telling
 
@@ -29,18 +29,6 @@ class Named(click.ParamType):
             return name, self._kind(text)
         except (ValueError, OSError) as error:
             self.fail(f"{value!r}: expected NAME={self._what} {error}".rstrip(), param, ctx)
-
-
-class Window(click.ParamType):
-    """Frames behind, or frames behind and ahead."""
-
-    name = "N[,N]"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | tuple[int, int]:
-        parts = str(value).split(",")
-        if len(parts) > 2 or not all(part.isdigit() for part in parts):
-            self.fail(f"{value!r}: expected a number of frames, or two between a comma", param, ctx)
-        return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
 
 
 def _values(text: str) -> Any:
@@ -72,9 +60,6 @@ _rate = click.option(
 )
 _labels = click.option("--labels", help="Names of the output's features, between commas.")
 _json = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-_frames = click.option(
-    "--frames-per-step", type=click.IntRange(min=1), default=1, show_default=True, help="Frames that one step takes."
-)
 
 
 @click.command("convert")
@@ -85,16 +70,7 @@ _frames = click.option(
 )
 @click.option("--batch-axis", type=click.IntRange(min=0), help="Which is the batch; 0, or 1 where time is 0.")
 @_shapes
-@_frames
-@click.option("--window", type=Window(), help="Frames that attention sees behind, or behind and ahead: N or N,N.")
-@click.option(
-    "--lookahead",
-    type=Ahead(),
-    default="0",
-    show_default=True,
-    help="Frames that an output may see ahead; all: a stream's outputs come at its end.",
-)
-@click.option("--reduce", type=click.Choice(("running",)), help="What means and sums over time are at every frame.")
+@bounds_options
 @_rate
 @_labels
 @quantize_option
@@ -165,7 +141,7 @@ def convert_command(
     "--batch-axis", "batch_axes", type=Named(int, "AXIS"), multiple=True, help="Where a tensor has the batch."
 )
 @click.option("--time-axis", type=click.IntRange(min=0), help="Where frames have an axis of time, if they have.")
-@_frames
+@frames_option
 @click.option(
     "--outputs-per-step", type=click.IntRange(min=1), default=1, show_default=True, help="Outputs that one step gives."
 )

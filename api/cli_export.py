@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import click
 
+from .cli_bounds import bounds_options
 from .engine.errors import ExportError
 from .export_table import json_of, print_report, quantize_option
 from .telling import quiet_option, telling
@@ -27,19 +28,6 @@ class Numbers(click.ParamType):
         return numbers
 
 
-class Ahead(click.ParamType):
-    """How many frames ahead: a whole number, or all."""
-
-    name = "N|all"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Literal["all"] | int:
-        if value == "all":
-            return "all"
-        if not str(value).isdigit():
-            self.fail(f"{value!r}: expected a whole number of frames, or all", param, ctx)
-        return int(value)
-
-
 @click.command("export")
 @click.argument("source", metavar="PACKAGE.MODULE:FACTORY")
 @click.option(
@@ -59,13 +47,7 @@ class Ahead(click.ParamType):
 @click.option(
     "--time-axis", type=click.IntRange(min=0), default=1, show_default=True, help="Which axis of the input is time."
 )
-@click.option(
-    "--lookahead",
-    type=Ahead(),
-    default="0",
-    show_default=True,
-    help="Frames that an output may see ahead; all: a stream's outputs come at its end.",
-)
+@bounds_options
 @click.option(
     "--sample-rate", type=click.FloatRange(min=0, min_open=True), help="Frames a second, kept in the artifact."
 )
@@ -80,7 +62,10 @@ def export_command(
     dtype: str,
     checkpoint: Path | None,
     time_axis: int,
+    frames_per_step: int,
+    window: int | tuple[int, int] | None,
     lookahead: Literal["all"] | int,
+    reduce: Literal["running"] | None,
     sample_rate: float | None,
     labels: str | None,
     quantize: Literal["int8", "float16"] | None,
@@ -113,6 +98,9 @@ def export_command(
             output,
             time_axis=time_axis,
             lookahead=lookahead,
+            frames_per_step=frames_per_step,
+            window=window,
+            reduce=reduce,
             sample_rate_hz=sample_rate,
             labels=names,
             quantize=quantize,

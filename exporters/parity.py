@@ -6,7 +6,7 @@ element they would say nothing: an element near 0 is the difference of larger on
 The tolerance of an output is twice what rounding moved it by (`rounding.movements`: two programs are compared, each with
 errors of its own), and one unit in the last place of its scale. So it follows from the number format and the model. It is
 commonly 1e-6 to 1e-5 of the scale; a mistake (gates in another order, a state not carried) shows at 1e-2 and more.
-Integers must be equal. Where rounding decides whether an output is finite, nothing but that last unit is allowed.
+Integers must be equal, and what is infinite or not a number must be so in both.
 """
 
 import math
@@ -161,5 +161,5 @@ def tolerances(artifact: Artifact, sequences: list[Sequence], together: Outputs,
     found = {}
     for name, first in expected[0].items():
         ulp = 2 * unit_roundoff(first.dtype) * scale[name] if first.dtype.kind == "f" else 0.0
-        found[name] = ulp + (2 * moved[name] if math.isfinite(moved[name]) else 0.0)
+        found[name] = ulp + 2 * moved[name]
     return found

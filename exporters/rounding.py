@@ -114,7 +114,8 @@ def gamma(terms: int, u: float) -> float:
 def movements(artifact: Artifact, sequences: list[Sequence], steady: Outputs) -> dict[str, float]:
     """For each output the furthest that it moved when the step graph was run with rounding errors put in.
 
-    steady: what the step graph gives without them. Infinite where an output became another special value or another shape.
+    steady: what the step graph gives without them. A draw that makes a sequence's output infinite, or finite, says nothing of how
+    far, and is left out: errors are independent here, so that x - x may be below 0 under a root, as in real rounding it never is.
     """
     noise = _Noise(artifact, sequences)
     worst = dict.fromkeys(steady[0], 0.0)
@@ -122,8 +123,8 @@ def movements(artifact: Artifact, sequences: list[Sequence], steady: Outputs) ->
         moved = stepped_together(dataclasses.replace(artifact, model=noise.model(draw)), sequences)
         for one, other in zip(moved, steady, strict=True):
             for name, value in one.items():
-                if value.dtype.kind == "f":
-                    worst[name] = max(worst[name], furthest(value, other[name]))
+                far = furthest(value, other[name]) if value.dtype.kind == "f" else 0.0
+                worst[name] = max(worst[name], far if math.isfinite(far) else 0.0)
     return worst
 
 

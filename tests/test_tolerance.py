@@ -1,5 +1,7 @@
 """What rounding may do to a model's outputs: enough for any right program, too little for a wrong one."""
 
+import dataclasses
+
 import numpy as np
 import onnx
 import pytest
@@ -150,6 +152,22 @@ def test_what_is_infinite_stays_so():
     masked = g.op("Where", g.weight([True, False, True], "bool"), g.input("x", (3,)), g.weight(-np.inf))
     g.output("y", g.op("Softmax", masked, axis=1), (3,))
     assert 0 < allowed(g.artifact(), given(g.artifact()))["y"] < 1e-5
+
+
+def test_roots_of_what_cancels():
+    """Independent errors may put x - x below zero under a root; such draws say nothing, and the others still bound the output."""
+    g = StepGraph(seed=1)
+    x = g.input("x", (6,))
+    squares = g.op("ReduceMean", g.op("Mul", x, x), axes=[1], keepdims=1)
+    again = g.op("ReduceMean", g.op("Mul", x, x), axes=[1], keepdims=1)
+    y = g.op("Add", g.linear(x, 6, 3), g.op("Sqrt", g.op("Sub", squares, again)))
+    g.output("y", y, (3,))
+    artifact, sequences = g.artifact(), given(g.artifact(), [1] * 12)
+    noisy = rounding._Noise(artifact, sequences).model(0)
+    broken = stepped_together(dataclasses.replace(artifact, model=noisy), sequences)
+    assert any(np.isnan(one["y"]).any() for one in broken)
+    limit = allowed(artifact, sequences)["y"]
+    assert 1e-7 < limit < 1e-2
 
 
 def test_gamma():

@@ -45,7 +45,7 @@ class Tensor:
         def length(frames: int) -> tuple[int, bool]:
             before, runs = self.length(frames)
             after = max(0, change(before))
-            if before < 0 or (window and min(before, after) < 1):
+            if before < 0 or (window and before > 0 and after < 1):
                 return NOTHING, runs
             return after, runs and (empty or (before > 0 and after > 0))
 

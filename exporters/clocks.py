@@ -28,7 +28,8 @@ class Clock:
             return self.lengths
         if self.lengths and multiply == divide == 1:
             m, a, d, before = self.lengths[-1]
-            if d == 1 and before == least and (a >= 0 or add <= 0):
+            first = len(self.lengths) == 1  # of one frame or more, which a padding does not make none
+            if d == 1 and (before == least or (first and m == 1 and a >= 0)) and (a >= 0 or add <= 0):
                 joined = (m, a + add, 1, least)
                 return self.lengths[:-1] + (() if joined[:3] == (1, 0, 1) else (joined,))
         return (*self.lengths, (multiply, add, divide, least))

@@ -42,8 +42,8 @@ def padded_by(step: StepGraph, x: Frames, before: int, after: int, fill: float) 
     if not same or old.mode != "constant" or any(o < 0 < b for o, b in sides):
         x, old = settled(step, x), Padding(0, 0, fill)
     kept = fill if max(before, after) > 0 else old.fill
-    joined = Padding(old.before + before, old.after + after, kept)
-    return replace(x, padding=None if (joined.before, joined.after) == (0, 0) else joined)
+    joined = Padding(old.before + before, old.after + after, kept, order=(*old.order, before + after))
+    return replace(x, padding=joined if any((joined.before, joined.after)) or min(joined.order) < 0 else None)
 
 
 def pad_time(node: Node, step: StepGraph, x: Frames, widths: tuple[int, int], fill: float) -> Frames:
@@ -55,7 +55,7 @@ def pad_time(node: Node, step: StepGraph, x: Frames, widths: tuple[int, int], fi
         raise node.refuse(
             f"it pads time by {widths} frames in mode '{mode}'", "pad with a constant, the edge, or mirrored frames"
         )
-    return replace(settled(step, x), padding=Padding(*widths, 0.0, mode))
+    return replace(settled(step, x), padding=Padding(*widths, 0.0, mode, (sum(widths),)))
 
 
 def is_whole(x: Frames, node: Node, axis: int) -> bool:
@@ -193,9 +193,8 @@ class Window:
             and (given.fill == fill or max(given.before, given.after) <= 0)
             and not ((given.before < 0 < own.before) or (given.after < 0 < own.after))
         ):
-            both = Padding(
-                given.before + own.before, given.after + own.after, given.fill if plain else fill, given.mode
-            )
+            fill = given.fill if plain else fill
+            both = Padding(given.before + own.before, given.after + own.after, fill, given.mode, given.order)
             return replace(x, padding=None), both
         return settled(step, x), own
 

@@ -198,8 +198,10 @@ def reach(step: StepGraph, x: Frames, pad: Padding, span: int, stride: int) -> C
     clock = x.clock
     n = divided(clock.per_step, stride)
     delay = -((clock.delay + span - pad.before + 1 - stride) // -stride)
-    kept = replace(clock, lengths=clock.then(1, min(pad.before, 0) + min(pad.after, 0), 1))
-    more = max(pad.before, 0) + max(pad.after, 0)
+    kept = clock
+    for added in pad.order:
+        kept = replace(kept, lengths=kept.then(1, added, 1))
+    more = pad.before + pad.after - sum(pad.order)
     lengths = kept.then(1, more - span - 1 + stride, stride, least=int(span > 0))
     if pad.mode != "constant" and pad.before > 0:  # a step that has the first element has what comes before it
         needed = pad.before if pad.mode == "reflect" else 0

@@ -29,12 +29,14 @@ class Padding:
     """Elements of value `fill` that a reader is to see before and after the tensor's own; below zero, elements that it is not to see.
 
     mode: as ONNX Pad has it; with "edge" they are the first and the last element, with "reflect" those next to them, mirrored.
+    order: how many elements each operator that made it added or took away; what is not among them is part of a window.
     """
 
     before: int
     after: int
     fill: float = 0.0
     mode: str = "constant"
+    order: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,10 +106,9 @@ def through_engine(case: Case, some: list[int], cuts: list[int], backend: str) -
     given: dict[int, list[np.ndarray]] = {i: [] for i in left}
     turn = 0
     while any(len(frames) for frames in left.values()):
-        chunks = {}
+        chunks, turn = {}, turn + 1
         for i, frames in left.items():
-            size = cuts[turn % len(cuts)]
-            turn += 1
+            size = cuts[(turn + i) % len(cuts)]
             if size and len(frames):
                 chunks[i], left[i] = frames[:size], frames[size:]
         for i, made in engine.push_many(chunks).items():

@@ -4,15 +4,17 @@ The program steps blocks of streams over the arena in place: `run` takes ragged 
 array, in order), `one` a single frame of a single stream. A block's step reads every old state before it writes a new one.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import onnx
 
-from .artifact import Artifact
+from .artifact import Artifact, StateSpec
 from .assembly import Source, assemble
 from .folding import Constants
+from .joins import pieces_of, shift, shiftable, whole
 from .layout import Layout
-from .lowerings import RECURRENT, TABLE
+from .lowerings import IN_PIECES, RECURRENT, TABLE
 from .program import ACCESS, BATCH, COMPILED, UNPLACED, Program, Unsupported, Value
 
 
@@ -58,7 +60,7 @@ class Walk:
             except Unsupported as error:
                 raise Unsupported(f"node '{node.name or node.output[0]}' ({node.op_type}): {error}") from None
             self.values = {name: v for name, v in self.values.items() if self.last.get(name, -1) > i}
-            program.places.keep(v.offset for v in self.values.values() if v.table == "s")
+            program.places.keep(v.offset for v in _placed_values(self.values.values()) if v.table == "s")
 
     def _wanted(self) -> list[str]:
         return [*(t.name for t in self.spec.outputs), *(s.next for s in self.spec.states)]
@@ -95,20 +97,34 @@ class Walk:
             self.values[name] = self.program.parameter(array[0])
         return self.values[name]
 
+    def _whole(self, name: str) -> Value:
+        """An output's value in one place."""
+        value = self._result(name)
+        if value.pieces:
+            value = self.values[name] = whole(self.program, value)
+        return value
+
+    def _old(self, state: StateSpec) -> Value:
+        return Value((BATCH, *state.shape), state.dtype, "rows", self.layout.states[state.name])
+
     def store(self) -> None:
         """Outputs and next states, at the end: every old state is read before a new one is written."""
         program, old = self.program, self.layout.states
         for i, t in enumerate(self.spec.outputs):
-            _store(program, program.placed(self._result(t.name)), f"y{i}", 0)
+            _store(program, program.placed(self._whole(t.name)), f"y{i}", 0)
         for s in self.spec.states:
             value = self._result(s.next)
+            if value.pieces and not shiftable(self._old(s), value):
+                value = self._whole(s.next)
             if value.table == "rows" and value.offset != old[s.name]:
                 kept = program.scratch((BATCH, *s.shape), s.dtype)
                 program.strided(kept, value, [value.size], [1], [1])
                 self.values[s.next] = kept
         for s in self.spec.states:
             value = self._result(s.next)
-            if value.table != "rows":
+            if value.pieces:
+                shift(program, self._old(s), value)
+            elif value.table != "rows":
                 _store(program, value, "rows", old[s.name])
 
     def _lower(self, node: Any) -> None:
@@ -119,6 +135,10 @@ class Walk:
             return
         if node.op_type not in TABLE:
             raise Unsupported("the operator is not in the compiled set")
+        if node.op_type not in IN_PIECES:
+            for name in node.input:
+                if name in self.values:
+                    self._whole(name)
         inputs = [self._input(name, node.op_type in RECURRENT) for name in node.input]
         results = TABLE[node.op_type](self.program, node, inputs, attributes)
         self.values.update({name: value for name, value in zip(node.output, results, strict=False) if name})
@@ -132,6 +152,13 @@ class Walk:
         array = self.constants.arrays[name]
         value = Value(array.shape, array.dtype.name, UNPLACED, 0, array)
         return self.program.placed(value) if placed and value.dtype in ACCESS else value
+
+
+def _placed_values(values: Iterable[Value]) -> Iterator[Value]:
+    for value in values:
+        yield value
+        if value.pieces:
+            yield from (p.value for p in pieces_of(value)[1])
 
 
 def _supported(name: str, dtype: str) -> str:

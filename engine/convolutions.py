@@ -9,8 +9,9 @@ import numpy as np
 
 from .arguments import Attributes, Inputs, constant, optional, text
 from .gemm import pack
+from .joins import copied, pieces_of, whole
 from .products import multiplied
-from .program import BATCH, Lowering, Program, Unsupported, Value, strides, view
+from .program import BATCH, Lowering, Program, Unsupported, Value, view
 from .shapes import padded
 from .simd import LANES
 from .windows import Window, spatial
@@ -23,6 +24,8 @@ def convolution(program: Program, node: Any, inputs: Inputs, attributes: Attribu
     if x.shape[1] != groups * per_group or w.shape[0] % groups:
         raise Unsupported(f"weights {w.shape} in {groups} groups for {x.shape[1]} channels")
     window = Window.of(x.shape[2:], w.shape[2:], attributes)
+    if x.pieces and (any((*window.before, *window.after)) or x.pieces[0] < 2):
+        x = whole(program, x)
     x = padded(program, x, [0, 0, *window.before], [0, 0, *window.after], np.zeros((), np.float32))
     window = replace(window, before=[0] * (w.ndim - 2), after=[0] * (w.ndim - 2))
     if per_group == 1 and groups > 1:
@@ -36,14 +39,21 @@ def _grouped(program: Program, x: Value, w: np.ndarray, bias: np.ndarray, window
     places, inner = math.prod(window.places), w[0, 0].size
     packed = program.parameter(np.stack([pack(part.reshape(maps, inner).T) for part in w]))
     start = program.parameter(_wide(bias, packed.shape[1] * packed.shape[3]))
-    out, step = program.scratch((BATCH, groups * maps, *window.places)), 4 * math.prod(x.row_shape[1:])
+    out = program.scratch((BATCH, groups * maps, *window.places))
     with program.loop("group", range(groups)):
-        part = x.moved("group", channels * step)
-        patches = view(window.patches(program, part, 0, channels, 0), (BATCH, places, inner))
+        patches = view(window.patches(program, _of_group(x, channels), channels, 0), (BATCH, places, inner))
         each = [v.moved("group", v.item * v.const[0].size) for v in (packed, start) if v.const is not None]
         z = multiplied(program, patches, each[0], each[1], inner, maps)
         program.strided(out.moved("group", 4 * maps * places), z, [maps, places], [places, 1], [1, maps])
     return out
+
+
+def _of_group(x: Value, channels: int) -> Value:
+    """The channels of a loop's group on, wherever they lie."""
+    if x.pieces is None:
+        return x.moved("group", channels * x.row_strides[1] * x.item)
+    axis, pieces = pieces_of(x)
+    return replace(x, pieces=(axis, tuple(p._replace(value=_of_group(p.value, channels)) for p in pieces)))
 
 
 def _wide(rows: np.ndarray, width: int) -> np.ndarray:
@@ -56,11 +66,10 @@ def _wide(rows: np.ndarray, width: int) -> np.ndarray:
 def _each_channel(program: Program, x: Value, w: np.ndarray, bias: np.ndarray, window: Window) -> Value:
     """Depthwise: sixteen channels at a time, a fused multiply-add for each entry of the kernel."""
     channels, places, taps = x.shape[1], math.prod(window.places), math.prod(window.kernel)
-    many, inner = w.shape[0] // channels, x.row_strides[2:]
-    dims = [*window.places, *window.kernel, channels]
-    steps = [s * i for s, i in zip([*window.strides, *window.dilations], [*inner, *inner], strict=True)]
-    patches, out = program.scratch((BATCH, *dims)), program.scratch((BATCH, w.shape[0], *window.places))
-    program.strided(patches, x, dims, strides(dims), [*steps, x.row_strides[1]])
+    many, out = w.shape[0] // channels, program.scratch((BATCH, w.shape[0], *window.places))
+    patches = program.scratch((BATCH, places, taps, channels))
+    walk = [*window.over(window.places, window.strides), *window.over(window.kernel, window.dilations)]
+    copied(program, patches, x, [*walk, (channels, 1, 1)])
     z = program.scratch((BATCH, places, channels))
     for m in range(many):
         weights, start = program.parameter(w[m::many].reshape(channels, taps).T), program.parameter(bias[m::many])

@@ -19,6 +19,7 @@ from .shapes import SHAPES
 from .windows import WINDOWS
 
 RECURRENT: dict[str, Lowering] = {"LSTM": lstm, "GRU": gru, "RNN": rnn}
+IN_PIECES = ("Slice", "Conv")  # read values that lie in pieces, see `joins`
 TABLE = (
     ELEMENTWISE
     | PRODUCTS

@@ -32,7 +32,8 @@ class Value:
     """A tensor of the graph: shape with BATCH at its batch axis (constants have none), and each stream's place of it.
 
     bounds: what an integer lies between, both included, where that is known; origin: the table of the input that these are
-    elements of, where they are as the caller gave them; moving: what a loop's counter adds to the offset, as text.
+    elements of, where they are as the caller gave them; moving: what a loop's counter adds to the offset, as text;
+    pieces: where it is other values end to end, the axis and those, see `joins`.
     """
 
     shape: tuple[int, ...]
@@ -43,6 +44,7 @@ class Value:
     bounds: tuple[int, int] | None = None
     origin: str = ""
     moving: str = ""
+    pieces: tuple[int, tuple[Any, ...]] | None = None
 
     @property
     def row_shape(self) -> tuple[int, ...]:

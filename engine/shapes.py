@@ -10,6 +10,7 @@ import numpy as np
 from .arguments import Attributes, Inputs, constant, feature_axis, given, numbers, optional, text
 from .elementwise import pointwise
 from .folding import BATCH_SIZE
+from .joins import cut_joined, joined_lazily, pieces_of, whole
 from .program import BATCH, Lowering, Program, Unsupported, Value, strides, view
 
 
@@ -128,8 +129,19 @@ def slicing(program: Program, node: Any, inputs: Inputs, attributes: Attributes)
             continue
         axis = feature_axis(x, axis, "cutting")
         chosen = range(x.shape[axis])[slice(start, end, step)]
-        x = cut(program, x, axis, chosen.start, len(chosen), chosen.step)
+        if x.pieces and (x.pieces[0] != axis or chosen.step != 1 or not chosen):
+            x = whole(program, x)
+        if x.pieces:
+            x = _settled(program, cut_joined(x, chosen.start, len(chosen)), axis)
+        else:
+            x = cut(program, x, axis, chosen.start, len(chosen), chosen.step)
     return [x]
+
+
+def _settled(program: Program, x: Value, axis: int) -> Value:
+    """A joined value; where there is one piece, that as any other value."""
+    _, pieces = pieces_of(x)
+    return x if len(pieces) > 1 else cut(program, pieces[0].value, axis, pieces[0].start, pieces[0].count)
 
 
 def split(program: Program, node: Any, inputs: Inputs, attributes: Attributes) -> list[Value]:
@@ -143,7 +155,9 @@ def split(program: Program, node: Any, inputs: Inputs, attributes: Attributes) -
 
 
 def concat(program: Program, node: Any, inputs: Inputs, attributes: Attributes) -> list[Value]:
-    return [joined(program, [given(inputs, i) for i in range(len(inputs))], attributes["axis"])]
+    values = [given(inputs, i) for i in range(len(inputs))]
+    axis = range(len(values[0].shape))[attributes["axis"]]
+    return [joined_lazily(values, axis) or joined(program, values, axis)]
 
 
 def joined(program: Program, values: list[Value], axis: int) -> Value:

@@ -256,6 +256,20 @@ float_remainder = _instruction(_F, lambda b, x, y: b.frem(x, y), _F, _F)
 
 
 @intrinsic
+def move_bytes(typingctx, target, source, count):
+    """count bytes from source to target, which may overlap."""
+
+    def codegen(context: Any, builder: Any, signature: Any, values: Sequence[Any]) -> Any:
+        byte = ir.IntType(8)
+        cgutils.raw_memmove(
+            builder, _pointer(builder, values[0], byte), _pointer(builder, values[1], byte), values[2], 1, align=1
+        )
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
 def copy_bytes(typingctx, target, source, count):
     """count bytes from source to target, which do not overlap."""
 

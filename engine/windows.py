@@ -9,7 +9,8 @@ import numpy as np
 
 from .arguments import Attributes, Inputs, floats, text
 from .elementwise import pointwise
-from .program import BATCH, Lowering, Program, Unsupported, Value, strides
+from .joins import copied
+from .program import BATCH, Lowering, Program, Unsupported, Value
 from .reductions import reduced
 from .shapes import padded
 
@@ -44,17 +45,22 @@ class Window:
         after = [max(a, w - n - b) for a, w, n, b in zip(after, needed, sizes, before, strict=True)]
         return cls(list(kernel), steps, dilations, before, after, places)
 
-    def patches(self, program: Program, x: Value, first: int, channels: int, number: float) -> Value:
-        """x (B, C, *sizes) as (B, places, channels, kernel) of channels from `first` on; `number` where x has ended."""
+    def patches(self, program: Program, x: Value, channels: int, number: float) -> Value:
+        """x (B, C, *sizes) as (B, places, channels, kernel) of the first channels; `number` where x has ended."""
         x = padded(program, x, [0, 0, *self.before], [0, 0, *self.after], np.array(number, np.float32))
-        places, size = math.prod(self.places), math.prod(self.kernel)
-        out = program.scratch((BATCH, places, channels, size))
-        inner = x.row_strides[2:]
-        dims = [*self.places, channels, *self.kernel]
-        of = [s * i for s, i in zip(self.strides, inner, strict=True)] + [x.row_strides[1]]
-        of += [d * i for d, i in zip(self.dilations, inner, strict=True)]
-        program.strided(out, x, dims, strides(dims), of, (0, first * x.row_strides[1]))
+        out = program.scratch((BATCH, math.prod(self.places), channels, math.prod(self.kernel)))
+        copied(
+            program,
+            out,
+            x,
+            [*self.over(self.places, self.strides), (channels, 1, 1), *self.over(self.kernel, self.dilations)],
+        )
         return out
+
+    @staticmethod
+    def over(sizes: Sequence[int], steps: Sequence[int]) -> list[tuple[int, int, int]]:
+        """Dimensions that move along the spatial axes, for `copied`."""
+        return [(n, 2 + i, step) for i, (n, step) in enumerate(zip(sizes, steps, strict=True))]
 
 
 def _pads(
@@ -84,7 +90,7 @@ def pooling(program: Program, node: Any, inputs: Inputs, attributes: Attributes)
         raise Unsupported("the places of the largest")
     window = Window.of(x.shape[2:], attributes["kernel_shape"], attributes)
     channels, places, size = x.shape[1], math.prod(window.places), math.prod(window.kernel)
-    patches = window.patches(program, x, 0, channels, -math.inf if kind == "MaxPool" else 0.0)
+    patches = window.patches(program, x, channels, -math.inf if kind == "MaxPool" else 0.0)
     value = reduced(program, "max" if kind == "MaxPool" else "sum", patches, places * channels, size)
     out = program.scratch((BATCH, channels, *window.places))
     program.strided(out, value, [channels, places], [places, 1], [1, channels])

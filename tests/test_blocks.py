@@ -174,3 +174,32 @@ def masks_block() -> Artifact:
 def test_more_of_a_block(make: Any) -> None:
     """Every operator of these graphs compiles, and gives what the oracle and ONNX Runtime give."""
     compared(make())
+
+
+def buffers() -> Artifact:
+    """Buffers that are read in every way: two with one next value, one that takes another's old entries, joined values and slices as outputs."""
+    c, h = 5, 6
+    g = StepGraph(opset=17)
+    x = g.op("Unsqueeze", g.input("x", (c,)), g.ints(2))
+    first, twin, other = (
+        g.state(s, (c, h), initial=np.arange(c * h).reshape(c, h) / 8 + i) for i, s in enumerate("abd")
+    )
+    full = g.op("Concat", first, x, axis=2)
+    after = g.op("Slice", full, g.ints(1), g.ints(h + 1), g.ints(2))
+    g.next(first, after)
+    g.next(twin, after)
+    mixed = g.op("Concat", other, g.op("Slice", first, g.ints(2), g.ints(4), g.ints(2)), axis=2)
+    g.next(other, g.op("Slice", mixed, g.ints(2), g.ints(h + 2), g.ints(2)))
+    g.output("full", full, (c, h + 1))
+    g.output("after", after, (c, h))
+    g.output("some", g.op("Slice", full, g.ints(h - 1), g.ints(h + 1), g.ints(2)), (c, 2))
+    g.output("oldest", g.op("Slice", full, g.ints(0), g.ints(2), g.ints(2)), (c, 2))
+    g.output("channels", g.op("Slice", full, g.ints(1), g.ints(3), g.ints(1)), (2, h + 1))
+    g.output("sum", g.op("ReduceSum", g.op("Add", full, g.op("Concat", twin, x, axis=2)), g.ints(2), keepdims=0), (c,))
+    g.output("conv", g.op("Conv", full, g.noise(3, c, 3), dilations=[3]), (3, 1))
+    return g.artifact()
+
+
+def test_buffers_are_moved_in_place() -> None:
+    """A state that is moved within its row is read by everything else as it was before the step."""
+    compared(buffers(), 15)

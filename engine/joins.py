@@ -14,11 +14,11 @@ JOINED = "j"  # the table of a value that has pieces
 
 
 class Piece(NamedTuple):
-    """Entries start .. start + count of the value's axis."""
+    """Entries start .. start + size of the value's axis."""
 
     value: Value
     start: int
-    count: int
+    size: int
 
 
 def joined_lazily(values: Sequence[Value], axis: int) -> Value | None:
@@ -37,7 +37,7 @@ def joined_lazily(values: Sequence[Value], axis: int) -> Value | None:
 
 
 def _of(like: Value, pieces: Sequence[Piece], axis: int) -> Value:
-    shape = (*like.shape[:axis], sum(p.count for p in pieces), *like.shape[axis + 1 :])
+    shape = (*like.shape[:axis], sum(p.size for p in pieces), *like.shape[axis + 1 :])
     ranges = [p.value.range_or_none for p in pieces]
     known = [r for r in ranges if r is not None]
     bounds = (min(r[0] for r in known), max(r[1] for r in known)) if known else None
@@ -56,26 +56,26 @@ def cut_joined(value: Value, start: int, count: int) -> Value:
     axis, pieces = pieces_of(value)
     kept, begin = [], 0
     for p in pieces:
-        low, high = max(start, begin), min(start + count, begin + p.count)
+        low, high = max(start, begin), min(start + count, begin + p.size)
         if low < high:
             kept.append(Piece(p.value, p.start + low - begin, high - low))
-        begin += p.count
+        begin += p.size
     return _of(value, kept, axis)
 
 
 def whole(program: Program, value: Value) -> Value:
     """The value in one place."""
     axis, pieces = pieces_of(value)
-    if len(pieces) == 1 and pieces[0].count == pieces[0].value.shape[axis]:
+    if len(pieces) == 1 and pieces[0].size == pieces[0].value.shape[axis]:
         return pieces[0].value
     out, begin = replace(program.scratch(value.shape, value.dtype), bounds=value.bounds), 0
     axes = [i for i, d in enumerate(value.shape) if d != BATCH]
     for p in pieces:
-        dims = [p.count if i == axis else value.shape[i] for i in axes]
+        dims = [p.size if i == axis else value.shape[i] for i in axes]
         to, of = ([v.row_strides[i] for i in axes] for v in (out, p.value))
         start = (begin * out.row_strides[axis], p.start * p.value.row_strides[axis])
         program.strided(out, p.value, dims, to, of, start)
-        begin += p.count
+        begin += p.size
     return out
 
 
@@ -96,21 +96,21 @@ def copied(program: Program, out: Value, x: Value, walk: Sequence[tuple[int, int
         first, begin = k * walk[outer][2] if len(along) == 2 else 0, 0
         for p in pieces:
             size, step = dims[inner], walk[inner][2]
-            low, high = (min(size, max(0, -((first - edge) // step))) for edge in (begin, begin + p.count))
+            low, high = (min(size, max(0, -((first - edge) // step))) for edge in (begin, begin + p.size))
             if low < high:
                 here = [high - low if d == inner else 1 if d == outer else n for d, n in enumerate(dims)]
                 of = [p.value.row_strides[axis] * by for _, axis, by in walk]
                 at = (first + low * step - begin + p.start) * p.value.row_strides[joint]
                 start = low * to[inner] + (k * to[outer] if len(along) == 2 else 0)
                 program.strided(out, p.value, here, to, of, (start, at))
-            begin += p.count
+            begin += p.size
 
 
 def shiftable(state: Value, value: Value) -> bool:
     """Whether the value is the state's own last entries and others, of no state, behind them."""
     axis, (own, *rest) = pieces_of(value)
     same = (own.value.table, own.value.offset, own.value.shape) == ("rows", state.offset, state.shape)
-    at_end = own.start + own.count == state.shape[axis]
+    at_end = own.start + own.size == state.shape[axis]
     return same and at_end and value.shape == state.shape and all(p.value.table != "rows" for p in rest)
 
 
@@ -120,10 +120,10 @@ def shift(program: Program, state: Value, value: Value) -> None:
     step = own.start * state.row_strides[axis] * state.item
     program.rows()
     program.say(f"o = {state.at()}", f"move_bytes(o, o + {step}, {state.size * state.item - step})", indent=2)
-    axes, begin = [i for i, d in enumerate(state.shape) if d != BATCH], own.count
+    axes, begin = [i for i, d in enumerate(state.shape) if d != BATCH], own.size
     for p in rest:
-        dims = [p.count if i == axis else state.shape[i] for i in axes]
+        dims = [p.size if i == axis else state.shape[i] for i in axes]
         to, of = ([v.row_strides[i] for i in axes] for v in (state, p.value))
         start = (begin * state.row_strides[axis], p.start * p.value.row_strides[axis])
         program.strided(state, p.value, dims, to, of, start)
-        begin += p.count
+        begin += p.size

@@ -140,8 +140,8 @@ def slicing(program: Program, node: Any, inputs: Inputs, attributes: Attributes)
 
 def _settled(program: Program, x: Value, axis: int) -> Value:
     """A joined value; where there is one piece, that as any other value."""
-    _, pieces = pieces_of(x)
-    return x if len(pieces) > 1 else cut(program, pieces[0].value, axis, pieces[0].start, pieces[0].count)
+    _, (first, *more) = pieces_of(x)
+    return x if more else cut(program, first.value, axis, first.start, first.size)
 
 
 def split(program: Program, node: Any, inputs: Inputs, attributes: Attributes) -> list[Value]:

@@ -7,10 +7,10 @@ cannot be done frame by frame. A node that reads no frames never gets here: its 
 
 from .recurrent_rule import recurrent
 from .rule_parts import Rule
-from .rules_attention import beside_scores, softmax_over_source, weighted
+from .rules_attention import beside_scores, largest_over_source, softmax_over_source, weighted
 from .rules_features import along_axis, arg_reduce, batch_norm, global_pooling, instance_norm, layer_norm, reduce
 from .rules_layout import concat, expand, gather, pad, reshape, slices, split, transpose
-from .rules_pointwise import dropout, pointwise, same
+from .rules_pointwise import cast_like, dropout, pointwise, same
 from .rules_products import einsum, gemm, matmul
 from .rules_time import convolution, cumulative, pooling, resize, transposed_convolution
 from .tracked import Node
@@ -40,6 +40,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(_REDUCTIONS, reduce),
     **dict.fromkeys(("AveragePool", "MaxPool"), pooling),
     "BatchNormalization": batch_norm,
+    "CastLike": cast_like,
     "Concat": concat,
     "Conv": convolution,
     "ConvTranspose": transposed_convolution,
@@ -69,7 +70,9 @@ def attention_rule(node: Node) -> Rule:
         return softmax_over_source
     if node.op == "MatMul":
         return weighted
-    if node.op in ("Identity", "Dropout"):
+    if node.op == "ReduceMax":
+        return largest_over_source
+    if node.op in ("CastLike", "Identity", "Dropout"):
         return RULES[node.op]
     if node.op in _POINTWISE:
         return beside_scores

@@ -96,27 +96,43 @@ def _leading(node: Node, q: Labels, k: Labels) -> Labels:
 def softmax_over_source(node: Node, step: StepGraph) -> Sequence[Tensor]:
     """Over the frames of the window that exist."""
     x = node.frames(0)
-    assert x.source is not None
     if x.labels[int(node.attribute("axis", -1))] != SOURCE:
         raise node.refuse(
             "it works along another axis than the frames that are attended to", "use softmax over the last axis"
         )
-    n, source = x.clock.per_step, x.source
     at = step_axis(x, len(x.labels) - 1)
-    allowed = _existing(step, x)
-    within = np.frombuffer(source.within, bool).reshape(n, source.size)
-    places = [a for a in range(at + 1) if a not in (0, at)]
+    out = step.emit(node.op, [_of_existing(step, x)], node.hint, **attributes_of(node, "axis"), axis=at)
+    return [made_of(x, out[0], x.labels, node)]
+
+
+def largest_over_source(node: Node, step: StepGraph) -> Sequence[Tensor]:
+    """The largest score of the frames of the window that exist; some write so which rows attend to nothing."""
+    x, given = node.frames(0), node.constant(1) if len(node.inputs) > 1 else node.attribute("axes")
+    axes = [int(a) % len(x.labels) for a in np.atleast_1d(np.asarray(given))] if given is not None else []
+    if axes != [len(x.labels) - 1] or not node.attribute("keepdims", 1):
+        raise node.refuse(
+            "it reduces scores over other axes than the frames that are attended to", "reduce over the last axis"
+        )
+    at = step.ints(step_axis(x, axes[0]))
+    out = step.emit("ReduceMax", [_of_existing(step, x), at], node.hint, keepdims=1)[0]
+    return [replace(made_of(x, out, (*x.labels[:-1], FEATURE), node), source=None)]
+
+
+def _of_existing(step: StepGraph, x: Frames) -> str:
+    """Scores, minus infinity where the window has a frame that does not exist or is not of this query's own window."""
+    assert x.source is not None
+    n, source, at = x.clock.per_step, x.source, step_axis(x, len(x.labels) - 1)
+    allowed, kept = _existing(step, x), (0, at) if n == 1 else (0, at - 1, at)
     if n > 1:
+        within = np.frombuffer(source.within, bool).reshape(n, source.size)
         allowed = step.emit("Unsqueeze", [allowed, step.ints(1)], "attended.rows")[0]
         if not within.all():
             allowed = step.emit("And", [allowed, step.constant(within[None], "within")], "attended.within")[0]
-        places = [a for a in range(at + 1) if a not in (0, at - 1, at)]
+    places = [a for a in range(at + 1) if a not in kept]
     if places:
         allowed = step.emit("Unsqueeze", [allowed, step.ints(*places)], "attended.heads")[0]
     low = step.constant(np.array(-np.inf, x.dtype), "excluded")
-    kept = step.emit("Where", [allowed, x.name, low], f"{node.hint}.scores")[0]
-    out = step.emit(node.op, [kept], node.hint, **attributes_of(node, "axis"), axis=at)
-    return [made_of(x, out[0], x.labels, node)]
+    return step.emit("Where", [allowed, x.name, low], f"{x.name}.existing")[0]
 
 
 def _existing(step: StepGraph, x: Frames) -> str:

@@ -104,7 +104,7 @@ class StepGraph:
             made = [self.unique(o) if o else "" for o in wanted]
             self.nodes.append(helper.make_node(op, inputs, made, next(o for o in made if o), **attributes))
             self._result_of[key] = made
-        return self._result_of[key]
+        return list(self._result_of[key])
 
     def state(self, name: str, initial: np.ndarray) -> str:
         """The graph input of a new state; `set_next` says what it becomes."""

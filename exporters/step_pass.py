@@ -15,6 +15,7 @@ from ..engine.artifact import StepSpec, TensorSpec
 from ..engine.errors import ExportError
 from .bands import Band, Whole
 from .bodies import captured, reachable
+from .branches import choose_branches
 from .clocks import Clock, NeedsMultiple, ends_with_steps, plain
 from .loops import loops_as_scans
 from .positions import by_position
@@ -68,7 +69,7 @@ def to_step(
     feed: valid inputs for a batch and a length. frames_per_step: becomes a multiple of it where the model gives fewer outputs than
     it gets frames. lone_name: what to call the one output that is left of several.
     """
-    model = loops_as_scans(model, feed)
+    model = loops_as_scans(_without_choices(model, feed), feed)
     _check_operators(_reachable(model.graph, value_free(model.graph)))
     walk, skipped = _Walk(model, Worlds(model, feed), time_axis, batch_axis, lone_name, bounds), 0
     while frames_per_step <= MAX_FRAMES_PER_STEP:
@@ -83,6 +84,16 @@ def to_step(
         f"a step would take {frames_per_step} frames for the model to give a whole number of outputs, at most {MAX_FRAMES_PER_STEP} are allowed; "
         "use strides that divide each other"
     )
+
+
+def _without_choices(model: onnx.ModelProto, feed: Callable[[int, int], Feed]) -> onnx.ModelProto:
+    """The model in which an If that sizes alone decide, for all sizes alike, is the branch that it takes."""
+
+    def known(graph: onnx.ModelProto, names: list[str]) -> dict[str, np.ndarray]:
+        values = {name: array for name, array in Worlds(graph, feed).known.items() if name in names}
+        return {name: v[0] for name, v in values.items() if all(np.array_equal(v[0], other) for other in v)}
+
+    return choose_branches(model, known) if any(n.op_type == "If" for n in model.graph.node) else model
 
 
 @dataclass(frozen=True, slots=True)

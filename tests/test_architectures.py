@@ -1,7 +1,5 @@
 """Named architectures export and are exact; docs/architectures.md is about those that there are."""
 
-import functools
-import importlib
 import re
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import undertow as ut  # noqa: E402
 
 from .architectures import ARCHITECTURES  # noqa: E402
 from .engine_errors import worst_error  # noqa: E402
+from .torch_exports import one_operator_library, without_compiling  # noqa: E402, F401
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "architectures.md"
 BY_NAME = {a.name: a for a in ARCHITECTURES}
@@ -22,17 +21,6 @@ SOME = (
     "RNNoise", "TCN", "InceptionTime", "blur pooling", "CRNN, pooled time", "Deep Speech 2", "U-Net in time", "Conv-TasNet",
     "cumulative layer norm", "linear attention", "rotary attention", "Conformer block, centred",
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quickly():
-    """Certifies `ort` alone, and torch's exporter reads its operators once: a compiled backend and those take seconds a model."""
-    apis = getattr(importlib.import_module("torch.onnx._internal._lazy_import"), "onnxscript_apis", None)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("undertow.exporters.certifying.BACKENDS", ("ort",))
-        if hasattr(apis, "get_torchlib_ops"):
-            patch.setattr(apis, "get_torchlib_ops", functools.cache(apis.get_torchlib_ops))
-        yield
 
 
 @pytest.mark.parametrize("name", SOME)

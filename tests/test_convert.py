@@ -99,6 +99,60 @@ def test_time_before_batch(axes, tmp_path):
     check(ut.convert(source, tmp_path / "step.onnx", **axes), source, batch=1, time=0)
 
 
+def test_attention_as_one_operator(tmp_path):
+    """ONNX Attention with two heads and a mask of frames from 3 before to 1 after: a window of keys and values, exact at both ends."""
+    body = """
+        q = MatMul(x, wq)
+        k = MatMul(x, wk)
+        v = MatMul(x, wv)
+        zero = Constant<value = int64 {0}>()
+        one = Constant<value = int64 {1}>()
+        behind = Constant<value = int64 {-3}>()
+        first = Constant<value = int64[1] {0}>()
+        second = Constant<value = int64[1] {1}>()
+        sizes = Shape<start = 1, end = 2>(x)
+        length = Squeeze(sizes)
+        places = Range(zero, length, one)
+        columns = Unsqueeze(places, first)
+        rows = Unsqueeze(places, second)
+        offset = Sub(columns, rows)
+        soon = LessOrEqual(offset, one)
+        near = GreaterOrEqual(offset, behind)
+        seen = And(soon, near)
+        y = Attention<q_num_heads = 2, kv_num_heads = 2>(q, k, v, seen)
+    """
+    source = saved(tmp_path / "whole.onnx", "(float[B,T,8] x) => (float[B,T,8] y)", body, opset=23)
+    whole = onnx.load(source)
+    rng = np.random.default_rng(0)
+    whole.graph.initializer.extend(
+        numpy_helper.from_array(rng.normal(0, 0.5, (8, 8)).astype(np.float32), n) for n in ("wq", "wk", "wv")
+    )
+    onnx.save(whole, source)
+    report = ut.convert(source, tmp_path / "step.onnx")
+    assert report.spec.delay == 1
+    check(report, source, shape=(8,))
+
+
+def test_a_choice_that_sizes_decide(tmp_path):
+    """An If on the rank or on a feature's size is the branch that it takes, as older torch exporters write a squeeze; frames go through it."""
+    body = """
+        last = Constant<value = int64[1] {2}>()
+        four = Constant<value = int64[1] {4}>()
+        sizes = Shape(x)
+        size = Gather(sizes, last)
+        same = Equal(size, four)
+        c = If(same) <
+            then_branch = taken () => (float[B,T,4] a) { n = Neg(x) a = Tanh(n) },
+            else_branch = other () => (float[B,T,4] b) { b = Exp(x) }
+        >
+        y = Add(c, x)
+    """
+    source = saved(tmp_path / "whole.onnx", "(float[B,T,4] x) => (float[B,T,4] y)", body)
+    report = ut.convert(source, tmp_path / "step.onnx")
+    assert [n.op_type for n in ut.read_artifact(report.path).model.graph.node] == ["Neg", "Tanh", "Add"]
+    check(report, source)
+
+
 def test_a_batch_fixed_at_one(tmp_path):
     """Reshapes that hold the 1 of a fixed batch are freed; the certificate's batches of all sequences prove it."""
     body = """

@@ -1,7 +1,5 @@
 """torch modules to step artifacts: the step graph is the module, for every kind of layer that is supported."""
 
-import functools
-import importlib
 import sys
 
 import numpy as np
@@ -20,27 +18,7 @@ from torch.nn import functional as F  # noqa: E402
 import undertow as ut  # noqa: E402
 from undertow.exporters.nn import OverTime  # noqa: E402
 
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_operator_library():
-    """torch's exporter parses the source of all of its 500 operators anew for every model, half of an export's time."""
-    apis = getattr(importlib.import_module("torch.onnx._internal._lazy_import"), "onnxscript_apis", None)
-    with pytest.MonkeyPatch.context() as patch:
-        if hasattr(apis, "get_torchlib_ops"):
-            patch.setattr(apis, "get_torchlib_ops", functools.cache(apis.get_torchlib_ops))
-        yield
-
-
-@pytest.fixture(autouse=True)
-def _without_compiling(request, monkeypatch):
-    """Certifies `ort` alone, for a compiled backend takes seconds a model; tests that ask for `compiled` have both."""
-    if "compiled" not in request.fixturenames:
-        monkeypatch.setattr("undertow.exporters.certifying.BACKENDS", ("ort",))
-
-
-@pytest.fixture
-def compiled():
-    """Asks for the whole certificate."""
+from .torch_exports import compiled, one_operator_library, without_compiling  # noqa: E402, F401
 
 
 class Stepper:
@@ -383,7 +361,7 @@ def test_the_module_is_left_as_it_was(tmp_path):
     module(torch.randn(2, 3, 5)).sum().backward()
 
 
-def test_spec_and_certificate(tmp_path, compiled):
+def test_spec_and_certificate(tmp_path, compiled):  # noqa: F811
     """The artifact says what it is, where it came from, and how it was checked; other weights, other hash."""
     path = tmp_path / "m.onnx"
     module = Stack(nn.GRU(7, 7, batch_first=True))

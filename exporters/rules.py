@@ -12,7 +12,8 @@ from .rules_features import along_axis, arg_reduce, batch_norm, global_pooling, 
 from .rules_layout import concat, expand, gather, pad, reshape, slices, split, transpose
 from .rules_pointwise import cast_like, dropout, pointwise, same
 from .rules_products import einsum, gemm, matmul
-from .rules_time import convolution, cumulative, pooling, resize, transposed_convolution
+from .rules_time import cumulative
+from .rules_windows import convolution, pooling, resize, transposed_convolution
 from .tracked import Node
 
 # fmt: off

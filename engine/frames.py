@@ -126,7 +126,9 @@ class Intake:
         if len(column) == 1:
             return np.require(column[0], None, ["C", "A", "W"])
         tensor = self.spec.inputs[i]
-        return np.concatenate(column) if column else np.zeros((0, *tensor.shape), tensor.dtype)
+        if not column:
+            return np.zeros((0, *tensor.shape), tensor.dtype)
+        return np.ascontiguousarray(np.concatenate(column))  # which keeps the order of columns that all chunks may have
 
     def _fits(self, tensor: TensorSpec, array: np.ndarray) -> bool:
         if array.dtype == np.float32 and 1 <= array.ndim <= 4 and array.flags.carray:

@@ -68,6 +68,19 @@ def test_bits_do_not_depend_on_company_or_cutting(model: Artifact, chunk: np.nda
     assert np.stack(rows).tobytes() == alone.tobytes()
 
 
+@pytest.mark.parametrize("backend", ["numba", "ort"])
+def test_chunks_in_any_memory_order(model: Artifact, chunk: np.ndarray, backend: str) -> None:
+    """Chunks that lie column by column in memory, as slices of a transposed array do, give what plain ones give, one or many at once."""
+    columns = np.asfortranarray(chunk)
+    engine = Engine(model, backend=backend)
+    expected = Engine(model, backend=backend).push("a", chunk)
+    np.testing.assert_array_equal(engine.push("alone", columns), expected)
+    for key, y in engine.push_many({key: columns for key in "abc"}).items():
+        np.testing.assert_allclose(y, expected, atol=1e-6, err_msg=key)
+    keys, frames = ["d", "e", "f"], np.asfortranarray(np.stack([chunk[0]] * 3))
+    np.testing.assert_allclose(engine.step(keys, frames)[0], np.stack([expected[0]] * 3), atol=1e-6)
+
+
 def test_backends_agree(model: Artifact, chunk: np.ndarray) -> None:
     """Within 1e-5 of each other, state included."""
     engines = [Engine(model, backend=b) for b in ("numba", "ort")]

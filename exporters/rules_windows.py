@@ -202,38 +202,82 @@ def transposed_convolution(node: Node, step: StepGraph) -> Sequence[Tensor]:
 
 
 def resize(node: Node, step: StepGraph) -> Sequence[Tensor]:
-    """Every frame a whole number of times; features as they are resized."""
-    x = settled(step, node.frames(0))
+    """Every frame a whole number of times, or frames between frames; features as they are resized."""
+    x = node.frames(0)
     factors = [after / before for before, after in zip(x.shapes[0], node.shapes[0][0], strict=True)]
     if x.time < 0:
-        return [_resized(node, step, x, x, x.name, factors)]
+        return [_resized(node, step, settled(step, x), factors)]
     s = round(factors[x.time])
-    exact = all(b[x.time] == s * a[x.time] for a, b in zip(x.shapes, node.shapes[0], strict=True))
-    mode = node.attribute("mode", b"nearest").decode()
-    if not exact or s < 1:
+    if s < 1 or any(b[x.time] != s * a[x.time] for a, b in zip(x.shapes, node.shapes[0], strict=True)):
         raise node.refuse(
             f"it makes {factors[x.time]:.3g} frames of one, which is no whole number", "resize by a whole number"
         )
-    if s > 1 and mode != "nearest":
-        raise node.refuse(
-            f"it computes frames between frames in mode '{mode}'", "use mode='nearest', and a convolution after it"
-        )
-    clock = Clock(x.clock.per_step * s, x.clock.delay * s, x.clock.then(s, 0, 1))
-    name = full(step, x)
     if s == 1:
-        return [_resized(node, step, x, replace(x, clock=clock), x.name, factors)]
-    made = Frames(name, x.labels, node.shapes[0], clock, x.dtype)
+        return [_resized(node, step, settled(step, x), factors)]
+    if any(f != 1 for i, f in enumerate(factors) if i != x.time):
+        raise node.refuse("it resizes time and features together", "resize one after the other")
+    mode = node.attribute("mode", b"nearest").decode()
+    places = _places(node, s)
+    if mode == "linear" and len(x.labels) == 3 and x.labels[:2] == (BATCH, FEATURE):
+        return [_between(node, step, settled(step, x), places)]
+    if mode != "nearest" or any(place != 0 for place in places):
+        raise node.refuse(
+            f"it computes frames between frames in mode '{mode}'",
+            "use mode='nearest', or 'linear' of (batch, channels, time)",
+        )
+    x = settled(step, x)
+    clock = Clock(x.clock.per_step * s, x.clock.delay * s, x.clock.then(s, 0, 1))
     at = step_axis(x, x.time, full=True)
     scales = step.constant(np.array([s if i == at else 1 for i in range(len(x.labels))], np.float32), "scales")
     rest: dict[str, Any] = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-    if any(f != 1 for i, f in enumerate(factors) if i != x.time):
-        raise node.refuse("it resizes time and features together", "resize one after the other")
-    return [replace(made, name=step.emit("Resize", [name, "", scales], node.hint, **rest)[0])]
+    out = step.emit("Resize", [full(step, x), "", scales], node.hint, **rest)[0]
+    return [Frames(out, x.labels, node.shapes[0], clock, x.dtype)]
 
 
-def _resized(node: Node, step: StepGraph, x: Frames, made: Frames, name: str, factors: list[float]) -> Frames:
+_NEAREST = {
+    "floor": math.floor,
+    "ceil": math.ceil,
+    "round_prefer_floor": lambda at: math.ceil(at - 0.5),
+    "round_prefer_ceil": lambda at: math.floor(at + 0.5),
+}
+
+
+def _places(node: Node, s: int) -> list[float]:
+    """For each of the s elements that are made of one where it lies from that, in elements. Formulas: ONNX Resize."""
+    coordinates = node.attribute("coordinate_transformation_mode", b"half_pixel").decode()
+    if coordinates not in ("asymmetric", "half_pixel", "pytorch_half_pixel"):
+        raise node.refuse(
+            f"its places (coordinate_transformation_mode={coordinates}) depend on how long the sequence is",
+            "use align_corners=False",
+        )
+    places = [r / s if coordinates == "asymmetric" else (r + 0.5) / s - 0.5 for r in range(s)]
+    if node.attribute("mode", b"nearest") == b"nearest":
+        nearest = _NEAREST[node.attribute("nearest_mode", b"round_prefer_floor").decode()]
+        return [nearest(place) for place in places]
+    return places
+
+
+def _between(node: Node, step: StepGraph, x: Frames, places: list[float]) -> Frames:
+    """Linear between neighbours, (B, C, T); before the first and after the last frame they are those."""
+    s, channels, pad = len(places), x.shapes[0][1], Padding(1, 1, mode="edge", order=(2,))
+    clock = reach(step, x, pad, 2, 1)
+    name, _ = windowed(step, x, clock, pad, 2, 1, node.hint)
+    weights = np.array(
+        [[max(-p, 0), 1 - abs(p), max(p, 0)] for p in places], x.dtype
+    )  # of the frames before, at and after
+    kernel = step.constant(np.tile(weights, (channels, 1))[:, None], f"{node.hint}.weights")
+    n = clock.per_step
+    out = step.emit("Conv", [name, kernel], f"{node.hint}.phases", group=channels, kernel_shape=[3])[0]
+    out = step.emit("Reshape", [out, step.ints(-1, channels, s, n)], f"{node.hint}.apart")[0]
+    out = step.emit("Transpose", [out], f"{node.hint}.turned", perm=[0, 1, 3, 2])[0]
+    out = step.emit("Reshape", [out, step.ints(-1, channels, n * s)], node.hint)[0]
+    rate = Clock(n * s, clock.delay * s, clock.then(s, 0, 1))
+    return Frames(out, x.labels, node.shapes[0], rate, x.dtype)
+
+
+def _resized(node: Node, step: StepGraph, x: Frames, factors: list[float]) -> Frames:
     """Features alone."""
     scales = [f for i, f in enumerate(factors) if i != x.time or x.clock.per_step > 1]
     given = step.constant(np.array(scales, np.float32), "scales")
-    out = step.emit("Resize", [name, "", given], node.hint, **attributes_of(node, "keep_aspect_ratio_policy", "axes"))
-    return replace(made, name=out[0], shapes=node.shapes[0])
+    out = step.emit("Resize", [x.name, "", given], node.hint, **attributes_of(node, "keep_aspect_ratio_policy", "axes"))
+    return made_of(replace(x, warm=None), out[0], x.labels, node)

@@ -98,6 +98,8 @@ class _Rewritten(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in (torch.max_pool1d, nn.functional.max_pool1d) and not (kwargs or {}).get("return_indices"):
             return _max_pool1d(*args, **(kwargs or {}))
+        if func is nn.functional.interpolate:
+            return _interpolate(func, *args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 
@@ -114,6 +116,32 @@ def _max_pool1d(
     del return_indices  # is False here
     pooled = torch.max_pool2d(x.unsqueeze(-2), (1, kernel), (1, step), (0, pad), (1, spread), ceil_mode)
     return pooled.squeeze(-2)
+
+
+def _interpolate(
+    func: Any,
+    x: torch.Tensor,
+    size: Any = None,
+    scale_factor: Any = None,
+    mode: str = "nearest",
+    *more: Any,
+    **others: Any,
+) -> torch.Tensor:
+    """Linear between frames as a convolution over neighbours: torch's own way looks frames up by places that it computes."""
+    factor = scale_factor[0] if isinstance(scale_factor, tuple | list) else scale_factor
+    if mode != "linear" or size is not None or more or others.get("align_corners"):
+        return func(x, size, scale_factor, mode, *more, **others)
+    if factor not in (2, 4, 8, 16, 32):
+        raise ExportError(
+            f"interpolate(mode='linear', scale_factor={factor}): torch places frames with an error that grows along the sequence, unless the "
+            "factor is a power of two from 2 to 32; use one of those, or mode='nearest'"
+        )
+    s, channels = int(factor), x.shape[1]
+    places = [(r + 0.5) / s - 0.5 for r in range(s)]
+    weights = torch.tensor([[max(-p, 0), 1 - abs(p), max(p, 0)] for p in places], dtype=x.dtype)
+    edges = nn.functional.pad(x, (1, 1), mode="replicate")
+    phases = nn.functional.conv1d(edges, weights[:, None].repeat(channels, 1, 1), groups=channels)
+    return phases.unflatten(1, (channels, s)).transpose(2, 3).flatten(2)
 
 
 def _number(value: Any) -> int:

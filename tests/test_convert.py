@@ -133,6 +133,38 @@ def test_attention_as_one_operator(tmp_path):
     check(report, source, shape=(8,))
 
 
+@pytest.mark.parametrize("coordinates", ["half_pixel", "asymmetric"])
+@pytest.mark.parametrize("mode", ["linear", "nearest"])
+def test_resized_time(mode, coordinates, tmp_path):
+    """Resize by a whole number along time, of frames that come late, with every way to count places that no length decides."""
+    nearest = ', nearest_mode = "floor"' if coordinates == "asymmetric" else ""
+    body = f"""
+        w = Constant<value = float[4,1,3] {{1.0, -0.5, 0.25, 1.0, 2.0, 0.5, -1.0, 0.5, 0.75, 0.1, 0.2, 0.3}}>()
+        xt = Transpose<perm = [0, 2, 1]>(x)
+        late = Conv<group = 4, pads = [1, 1]>(xt, w)
+        scales = Constant<value = float[3] {{1.0, 1.0, 3.0}}>()
+        r = Resize<mode = "{mode}", coordinate_transformation_mode = "{coordinates}"{nearest}>(late, , scales)
+        y = Transpose<perm = [0, 2, 1]>(r)
+    """
+    source = saved(tmp_path / "whole.onnx", "(float[B,T,4] x) => (float[B,U,4] y)", body)
+    report = ut.convert(source, tmp_path / "step.onnx")
+    assert report.spec.outputs_per_step == 3
+    check(report, source)
+
+
+def test_places_that_the_length_decides_are_refused(tmp_path):
+    """Corners that are aligned depend on how long the sequence is."""
+    body = """
+        scales = Constant<value = float[3] {1.0, 1.0, 2.0}>()
+        xt = Transpose<perm = [0, 2, 1]>(x)
+        r = Resize<mode = "linear", coordinate_transformation_mode = "align_corners">(xt, , scales)
+        y = Transpose<perm = [0, 2, 1]>(r)
+    """
+    source = saved(tmp_path / "whole.onnx", "(float[B,T,4] x) => (float[B,U,4] y)", body)
+    with pytest.raises(ut.ExportError, match=r"Resize.*align_corners\) depend on how long.*align_corners=False"):
+        ut.convert(source, tmp_path / "step.onnx")
+
+
 def test_a_choice_that_sizes_decide(tmp_path):
     """An If on the rank or on a feature's size is the branch that it takes, as older torch exporters write a squeeze; frames go through it."""
     body = """

@@ -75,7 +75,7 @@ def test_chunks_in_any_memory_order(model: Artifact, chunk: np.ndarray, backend:
     engine = Engine(model, backend=backend)
     expected = Engine(model, backend=backend).push("a", chunk)
     np.testing.assert_array_equal(engine.push("alone", columns), expected)
-    for key, y in engine.push_many({key: columns for key in "abc"}).items():
+    for key, y in engine.push_many(dict.fromkeys("abc", columns)).items():
         np.testing.assert_allclose(y, expected, atol=1e-6, err_msg=key)
     keys, frames = ["d", "e", "f"], np.asfortranarray(np.stack([chunk[0]] * 3))
     np.testing.assert_allclose(engine.step(keys, frames)[0], np.stack([expected[0]] * 3), atol=1e-6)

@@ -109,6 +109,10 @@ REFUSED = {
         lambda: Around(lambda m, x, y, h: m.conv(y.mT).mT, conv=nn.Conv1d(4, 4, 3, padding=1, padding_mode="circular")),
         r"(joins sequences|pads time by .* in mode 'wrap'|selects the last frames)",
     ),
+    "linear between frames": (
+        lambda: Around(lambda m, x, y, h: nn.functional.interpolate(y.mT, scale_factor=3, mode="linear").mT),
+        r"scale_factor=3.*error that grows.*power of two",
+    ),
     "norm over time": (
         lambda: Around(lambda m, x, y, h: m.norm(y.mT).mT, norm=nn.GroupNorm(2, 4)),
         r"in module 'norm'.*puts values of different frames or streams into one axis",

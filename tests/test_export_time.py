@@ -115,6 +115,12 @@ CASES = {
         None,
     ),
     "repeated": (lambda m, x: x.repeat_interleave(3, 1), {}, (0, 1, 3), 1),
+    "linear between frames": (
+        over(lambda m, x: F.interpolate(m.c(x), scale_factor=4, mode="linear")),
+        {"c": C(4, 4, 3, padding=1)},
+        (2, 1, 4),
+        1,
+    ),
     "stacked": (lambda m, x: x.reshape(x.shape[0], x.shape[1] // 4, 16), {}, (0, 4, 1), None),
     "unstacked": (lambda m, x: m.l(x).reshape(x.shape[0], -1, 2), {"l": nn.Linear(4, 6)}, (0, 1, 3), 1),
     "running sum": (over(lambda m, x: m.c(x).cumsum(-1)), {"c": C(4, 4, 3, padding=1)}, (1, 1, 1), 1),

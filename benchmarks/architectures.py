@@ -47,7 +47,7 @@ files (torch's new exporter at opset 18, its old one at opsets 17 and 13, undert
 output, after its delay, is what torch gives; *the last n wrong*: only those whose right padding is not there, for the package has no call that says that a stream has ended, so it is
 fed zeros; *wrong*: others differ, too; *fails*: the first line of its message; *no file*: none of the exporters writes the model with a free time axis.
 
-Two neighbours have no column, for neither turns any whole-sequence model into steps. [continual-inference](https://pypi.org/project/continual-inference) has modules of its own (`co.Conv3d`, ..) that are
+Two neighbours have no column, for neither turns any whole-sequence model into steps. [continual-inference](https://github.com/LukasHedegaard/continual-inference) has modules of its own (`co.Conv3d`, ..) that are
 weight-compatible replacements for those of `torch.nn`: a network is built of them. OpenVINO's
 [LowLatency2](https://docs.openvino.ai/2025/api/c_cpp_api/classov_1_1pass_1_1_low_latency2.html) finds TensorIterator and Loop layers and makes their back edges states: recurrences and loops.
 

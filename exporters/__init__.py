@@ -41,7 +41,7 @@ def export(
         and its example is a frame of a batch (B, *frame).
     example: how it is called: a tensor, a tuple of its arguments, or a dict of them by name. Every tensor has `time_axis`,
         and the batch at axis 0 (at axis 1 where `time_axis` is 0); sizes of both are free.
-    lookahead: frames that the reverse direction of bidirectional layers sees beyond its own: each output comes so many frames late, and
+    lookahead: frames that the reverse direction of bidirectional layers sees beyond its own: each output comes so many of them late, and
         is that of the layer run from frame min(t + lookahead, T - 1) back to t. "all": outputs may depend on every frame (bidirectional
         layers, attention, means over time); the engine collects a stream's frames then, and gives all outputs when it ends.
     frames_per_step: how many frames a step takes; a multiple of it where the module gives fewer outputs than it gets frames.

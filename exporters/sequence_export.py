@@ -125,9 +125,9 @@ def _counts(
     session: onnxruntime.InferenceSession, model: onnx.ModelProto, feed: Feed, outputs: list[_Output]
 ) -> dict[str, int]:
     """How many rows each output has; empty where the graph does not take that length."""
-    if runs_empty(model, feed):
-        return {o.name: 0 for o in outputs}
     try:
+        if runs_empty(model, feed):
+            return {o.name: 0 for o in outputs}
         made = session.run([o.name for o in outputs], dict(feed))
     except Exception:  # a length that it does not take; onnxruntime's errors share no public base
         return {}

@@ -150,5 +150,5 @@ def padded(labels: Labels, rank: int) -> list[str]:
 
 
 def made_of(x: Frames, name: str, labels: Labels, node: Node, output: int = 0) -> Frames:
-    """What a rule made of `x`, at the same places along time."""
-    return replace(x, name=name, labels=labels, shapes=node.shapes[output])
+    """What a rule made of `x`, at the same places along time; before the first frame it is what the rule made of that, too."""
+    return replace(x, name=name, labels=labels, shapes=node.shapes[output], warm=None)

@@ -124,6 +124,12 @@ CASES = {
     "stacked": (lambda m, x: x.reshape(x.shape[0], x.shape[1] // 4, 16), {}, (0, 4, 1), None),
     "unstacked": (lambda m, x: m.l(x).reshape(x.shape[0], -1, 2), {"l": nn.Linear(4, 6)}, (0, 1, 3), 1),
     "running sum": (over(lambda m, x: m.c(x).cumsum(-1)), {"c": C(4, 4, 3, padding=1)}, (1, 1, 1), 1),
+    "running sum of a norm that is late": (
+        lambda m, x: m.norm(x[:, :-1]).cumsum(1),
+        {"norm": nn.LayerNorm(4, bias=True)},
+        (1, 1, 1),
+        2,
+    ),
     "running sum, several a step": (over(lambda m, x: F.max_pool1d(x.cumsum(-1), 2)), {}, (0, 2, 1), 2),
     "images": (
         lambda m, x: m.c(x.unsqueeze(1)).transpose(1, 2).flatten(2),
@@ -169,6 +175,8 @@ def test_exact(name, tmp_path):
     torch.manual_seed(0)
     function, parts, shape, shortest = CASES[name]
     module = Body(function, **parts)
+    for parameter in module.parameters():  # a norm's own begin as 1 and 0, which hide what they are put on
+        nn.init.normal_(parameter, 0.1, 0.4)
     report = ut.export(module, torch.randn(2, 48, 4), tmp_path / "m.onnx")
     spec = report.spec
     assert (spec.delay, spec.frames_per_step, spec.outputs_per_step) == shape

@@ -170,8 +170,10 @@ def weighted(node: Node, step: StepGraph) -> Sequence[Tensor]:
             "compute both from the same layer",
         )
     v = delayed(step, v, source.clock.delay)
-    late = source.clock.delay > 0
-    v = masked(step, v, 0.0, left=late and v.warm != 0, right=p.clock.delay > source.clock.delay)
+    ends = (
+        n > 1 or p.clock.delay > source.clock.delay
+    )  # a window may reach past the end, and a weight of 0 does not hide what is no number
+    v = masked(step, v, 0.0, left=source.clock.delay > 0 and v.warm != 0, right=ends)
     past = history(step, v, source.size - n, np.array(0.0), f"{node.hint}.values")
     rows = p.name
     if n == 1:

@@ -103,6 +103,14 @@ def test_exact(name, tmp_path):
     check_whole(module, report.path, report.spec.inputs[0].shape, (4, 8, 60) if name == "chunks" else (1, 2, 5, 60))
 
 
+def test_two_layers_in_steps_of_several_frames(tmp_path):
+    """A frame past the end sees nothing, and its weights are no numbers: none of that reaches the frames before it."""
+    torch.manual_seed(0)
+    module = nn.Sequential(Attention("fused", (0, 0)), Attention("by_hand", (0, 0)), Attention("fused", (2, 0)))
+    report = ut.export(module, torch.randn(2, 48, 8), tmp_path / "m.onnx", frames_per_step=3)
+    check_whole(module, report.path, (8,), (1, 2, 3, 4, 50))
+
+
 def test_exact_when_compiled(tmp_path, compiled):  # noqa: F811
     """The compiled backend steps attention as well."""
     module = Attention("layer", (4, 2), before=nn.Conv1d(8, 8, 3, padding=1))

@@ -54,7 +54,10 @@ class Clock:
     def shorter(self, other: "Clock", frames_per_step: int) -> tuple[Stage, ...]:
         """The lengths of that which ends first within a step."""
         inside = range(1, 65 * frames_per_step if frames_per_step < 64 else 4 * frames_per_step)
-        return self.lengths if all(self.length(t) <= other.length(t) for t in inside) else other.lengths
+        first, second = ([clock.length(t) for t in inside] for clock in (self, other))
+        if first == second:  # then that which says of more lengths that there is nothing at all
+            return max(self.lengths, other.lengths, key=lambda stages: sum(least for *_, least in stages))
+        return self.lengths if all(a <= b for a, b in zip(first, second, strict=True)) else other.lengths
 
 
 def plain(clock: Clock, frames_per_step: int) -> bool:

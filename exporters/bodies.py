@@ -43,3 +43,16 @@ def reachable(
             needed.update(node.input, captured(node))
             kept.append(node)
     return kept[::-1]
+
+
+def name_apart(graph: onnx.GraphProto, taken: set[str] | None = None) -> None:
+    """Gives nodes that share a name, in graphs inside of others too, names of their own, which ONNX Runtime asks for."""
+    taken = set() if taken is None else taken
+    for node in graph.node:
+        for body in bodies(node):
+            name_apart(body, taken)
+        name, count = node.name, 1
+        while node.name and node.name in taken:
+            count += 1
+            node.name = f"{name}.{count}"
+        taken.add(node.name)

@@ -7,6 +7,7 @@ import onnx
 from onnx import helper
 
 from .joining import rename
+from .worlds import value_free
 
 Known = Mapping[str, np.ndarray]
 
@@ -67,27 +68,3 @@ def _copy_graph(graph: onnx.GraphProto) -> onnx.GraphProto:
     copied = onnx.GraphProto()
     copied.CopyFrom(graph)
     return copied
-
-
-def value_free(graph: onnx.GraphProto) -> set[str]:
-    """Names of the tensors that depend on constants and on sizes of inputs, and on no input's values."""
-    free = {t.name for t in graph.initializer}
-    for node in graph.node:
-        sizes_alone = node.op_type in ("Shape", "Size")
-        drawn = node.op_type.startswith("Random") or node.op_type in ("Bernoulli", "Multinomial")
-        if (sizes_alone or reads(node) <= free) and not drawn:
-            free.update(name for name in node.output if name)
-    return free
-
-
-def reads(node: onnx.NodeProto) -> set[str]:
-    """What the node reads, for itself and for the graphs inside of it, of the graph that it is in."""
-    found = {name for name in node.input if name}
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            body = attribute.g
-            own = {t.name for t in body.initializer} | {v.name for v in body.input}
-            own |= {name for inside in body.node for name in inside.output}
-            found |= {name for inside in body.node for name in reads(inside)} - own
-            found |= {v.name for v in body.output} - own
-    return found

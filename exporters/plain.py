@@ -1,14 +1,15 @@
 """A graph with everything in it computed once that neither frames, states nor the batch size decide."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
 from ..engine.errors import ExportError
-from .branches import choose_branches, reads, value_free
-from .worlds import plain_session
+from .bodies import captured, name_apart, reachable
+from .branches import choose_branches
+from .worlds import plain_session, value_free
 
 Feed = Mapping[str, np.ndarray]
 
@@ -59,25 +60,12 @@ def plain(model: onnx.ModelProto, feeds: Sequence[Feed]) -> onnx.ModelProto:
 
 def pruned(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model without the nodes, weights and notes on shapes that no output needs; no two nodes have one name."""
-    graph = model.graph
-    needed, kept = {o.name for o in graph.output}, []
-    for node in reversed(graph.node):
-        if needed.intersection(node.output):
-            needed |= reads(node)
-            kept.append(node)
+    kept = reachable(model.graph.node, [o.name for o in model.graph.output])
+    needed = {o.name for o in model.graph.output}.union(*([*node.input, *captured(node)] for node in kept))
     result = onnx.ModelProto()
     result.CopyFrom(model)
     del result.graph.node[:], result.graph.initializer[:], result.graph.value_info[:]
-    result.graph.node.extend(kept[::-1])
-    result.graph.initializer.extend(t for t in graph.initializer if t.name in needed)
-    _name_apart(result.graph.node)
+    result.graph.node.extend(kept)
+    result.graph.initializer.extend(t for t in model.graph.initializer if t.name in needed)
+    name_apart(result.graph)
     return result
-
-
-def _name_apart(nodes: Iterable[onnx.NodeProto]) -> None:
-    """Nodes of several graphs, or of several branches, may have had one name."""
-    taken: set[str] = set()
-    for node in nodes:
-        while node.name and node.name in taken:
-            node.name += "_"
-        taken.add(node.name)

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ..engine.errors import ExportError
 from .any_length import of_any_length
-from .bodies import bodies
+from .bodies import name_apart
 from .calling import Call
 from .rolled_loop import RolledLoop, State
 from .unrolled import LATER, STEADY, Stack, Unrolled, unrolled
@@ -30,21 +30,9 @@ def rolled(first: onnx.ModelProto, second: onnx.ModelProto, call: Call) -> onnx.
     if shorter is None or longer is None:
         return None
     model = of_any_length(shorter, longer, LENGTHS, (call.input_names[0], call.time_axis))
-    _rename(model.graph, set())
+    name_apart(model.graph)
     _check(model, call)
     return model
-
-
-def _rename(graph: onnx.GraphProto, taken: set[str]) -> None:
-    """Gives nodes that were written more than once names of their own, which ONNX Runtime asks for."""
-    for node in graph.node:
-        for body in bodies(node):
-            _rename(body, taken)
-        name, count = node.name or node.op_type, 1
-        while node.name in taken:
-            count += 1
-            node.name = f"{name}.{count}"
-        taken.add(node.name)
 
 
 def _without_loops(model: onnx.ModelProto, length: int) -> onnx.ModelProto | None:

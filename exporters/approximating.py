@@ -9,7 +9,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from .bands import Band
-from .recurrent_rule import LOOKAHEAD_KEY
+from .recurrent_rule import LOOKAHEAD_KEY, one_direction
 from .step_graph import Bounds
 from .step_pass import Step
 
@@ -134,13 +134,7 @@ class _Ahead:
         return self._say("Slice", given, self._ints(which), self._ints(which + 1), self._ints(0)) if given else ""
 
     def _kept(self, which: int, direction: str) -> dict[str, Any]:
-        kept = {k: v for k, v in self.attributes.items() if k != "direction" and not k.startswith("_")}
-        if self.attributes["direction"] == b"bidirectional":
-            for key in ("activations", "activation_alpha", "activation_beta"):
-                if key in kept:
-                    half = len(kept[key]) // 2
-                    kept[key] = kept[key][which * half : (which + 1) * half]
-        return kept | {"direction": direction}
+        return one_direction(self.attributes, which) | {"direction": direction}
 
     def _forward(self) -> str:
         inputs = [self.node.input[0], *(self._of(i, 0) for i in (1, 2, 3)), "", self._of(5, 0), self._of(6, 0)]

@@ -1,6 +1,6 @@
 """LSTM, GRU and RNN: the state of the layer becomes a state of the step graph."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -115,19 +115,21 @@ def _property(node: Node, key: str) -> str | None:
     return next((p.value for p in node.proto.metadata_props if p.key == key), None)
 
 
-def _attributes(node: Node, which: int) -> dict[str, Any]:
-    """The node's attributes for one direction."""
-    kept = {
-        a.name: onnx.helper.get_attribute_value(a)
-        for a in node.proto.attribute
-        if a.name not in ("layout", "direction") and not a.name.startswith("_")
-    }
-    if node.attribute("direction", b"forward") == b"bidirectional":
+def one_direction(attributes: Mapping[str, Any], which: int) -> dict[str, Any]:
+    """A layer's attributes for its first (0) or second (1) direction alone, without the direction itself."""
+    kept = {name: value for name, value in attributes.items() if name != "direction" and not name.startswith("_")}
+    if attributes.get("direction") == b"bidirectional":
         for name in ("activations", "activation_alpha", "activation_beta"):
             if name in kept:
                 half = len(kept[name]) // 2
                 kept[name] = kept[name][which * half : (which + 1) * half]
     return kept
+
+
+def _attributes(node: Node, which: int) -> dict[str, Any]:
+    """The node's attributes for one direction."""
+    found = {a.name: onnx.helper.get_attribute_value(a) for a in node.proto.attribute if a.name != "layout"}
+    return one_direction(found, which)
 
 
 def _lookahead(node: Node, step: StepGraph) -> int:

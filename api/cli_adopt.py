@@ -6,12 +6,11 @@ from typing import Any, Literal
 import click
 import numpy as np
 
-from .cli_bounds import bounds_options, frames_option
+from .cli_options import bounds_options, frames_option, json_option, labels_option, names_of, output_option, rate_option
 from .export_table import print_report, quantize_option
 from .telling import quiet_option, telling
 
 MODEL = click.Path(exists=True, dir_okay=False, path_type=Path)
-OUTPUT = click.Path(dir_okay=False, path_type=Path)
 
 
 class Named(click.ParamType):
@@ -43,11 +42,6 @@ def _sizes(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(",") if part)
 
 
-def _names(text: str | None) -> list[str] | None:
-    return None if text is None else [name.strip() for name in text.split(",")]
-
-
-_output = click.option("-o", "--output", type=OUTPUT, required=True, help="The artifact to write.")
 _shapes = click.option(
     "--shape",
     "shapes",
@@ -55,27 +49,22 @@ _shapes = click.option(
     multiple=True,
     help="One frame's or state's shape where the graph leaves it open.",
 )
-_rate = click.option(
-    "--sample-rate", type=click.FloatRange(min=0, min_open=True), help="Frames a second, kept in the artifact."
-)
-_labels = click.option("--labels", help="Names of the output's features, between commas.")
-_json = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 
 
 @click.command("convert")
 @click.argument("model", type=MODEL)
-@_output
+@output_option
 @click.option(
     "--time-axis", type=click.IntRange(min=0), default=1, show_default=True, help="Which axis of the inputs is time."
 )
 @click.option("--batch-axis", type=click.IntRange(min=0), help="Which is the batch; 0, or 1 where time is 0.")
 @_shapes
 @bounds_options
-@_rate
-@_labels
+@rate_option
+@labels_option
 @quantize_option
 @quiet_option
-@_json
+@json_option
 def convert_command(
     model: Path,
     output: Path,
@@ -107,7 +96,7 @@ def convert_command(
             lookahead=lookahead,
             reduce=reduce,
             sample_rate_hz=sample_rate,
-            labels=_names(labels),
+            labels=names_of(labels),
             quantize=quantize,
             progress=progress,
         )
@@ -116,7 +105,7 @@ def convert_command(
 
 @click.command("adopt")
 @click.argument("models", type=MODEL, nargs=-1, required=True, metavar="MODEL...")
-@_output
+@output_option
 @click.option(
     "--state",
     "states",
@@ -147,11 +136,11 @@ def convert_command(
 )
 @click.option("--reference", type=MODEL, help="A whole-sequence model to compare with too.")
 @click.option("--reference-time-axis", type=click.IntRange(min=0), default=1, show_default=True, help="Its time axis.")
-@_rate
-@_labels
+@rate_option
+@labels_option
 @quantize_option
 @quiet_option
-@_json
+@json_option
 def adopt_command(
     models: tuple[Path, ...],
     output: Path,
@@ -190,8 +179,8 @@ def adopt_command(
             overlap=dict(overlap),
             initial=dict(initial),
             links=dict(links),
-            inputs=_names(inputs),
-            outputs=_names(outputs),
+            inputs=names_of(inputs),
+            outputs=names_of(outputs),
             shapes=dict(shapes),
             batch_axes=dict(batch_axes),
             time_axis=time_axis,
@@ -200,7 +189,7 @@ def adopt_command(
             reference=reference,
             reference_time_axis=reference_time_axis,
             sample_rate_hz=sample_rate,
-            labels=_names(labels),
+            labels=names_of(labels),
             quantize=quantize,
             progress=progress,
         )

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import click
 
-from .cli_bounds import bounds_options
+from .cli_options import bounds_options, json_option, labels_option, names_of, output_option, rate_option
 from .engine.errors import ExportError
 from .export_table import json_of, print_report, quantize_option
 from .telling import quiet_option, telling
@@ -30,9 +30,7 @@ class Numbers(click.ParamType):
 
 @click.command("export")
 @click.argument("source", metavar="PACKAGE.MODULE:FACTORY")
-@click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The artifact to write."
-)
+@output_option
 @click.option(
     "--example-shape", type=Numbers(), required=True, help="The shape that the module takes: batch, time and features."
 )
@@ -48,13 +46,11 @@ class Numbers(click.ParamType):
     "--time-axis", type=click.IntRange(min=0), default=1, show_default=True, help="Which axis of the input is time."
 )
 @bounds_options
-@click.option(
-    "--sample-rate", type=click.FloatRange(min=0, min_open=True), help="Frames a second, kept in the artifact."
-)
-@click.option("--labels", help="Names of the output's features, between commas.")
+@rate_option
+@labels_option
 @quantize_option
 @quiet_option
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@json_option
 def export_command(
     source: str,
     output: Path,
@@ -90,7 +86,6 @@ def export_command(
     if checkpoint is not None:
         load_weights(module, checkpoint)
     example = zeros(example_shape, dtype)
-    names = None if labels is None else [label.strip() for label in labels.split(",")]
     with telling(quiet) as progress:
         report = export(
             module,
@@ -102,7 +97,7 @@ def export_command(
             window=window,
             reduce=reduce,
             sample_rate_hz=sample_rate,
-            labels=names,
+            labels=names_of(labels),
             quantize=quantize,
             progress=progress,
         )
@@ -119,7 +114,7 @@ def export_command(
     help="A real sequence besides the random ones: .npy (T, *frame), or .npz by input. May be given several times.",
 )
 @quiet_option
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@json_option
 @click.pass_context
 def verify_command(ctx: click.Context, model: Path, files: tuple[Path, ...], quiet: bool, as_json: bool) -> None:
     """Check on this machine that every backend does what the artifact MODEL says. Exit 1 where one does not."""

@@ -1,6 +1,7 @@
-"""Options of `export` and `convert` that say how a model of whole sequences becomes steps."""
+"""Options that `export`, `convert` and `adopt` share."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import click
@@ -33,6 +34,14 @@ class Window(click.ParamType):
         return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
 
 
+output_option = click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The artifact to write."
+)
+rate_option = click.option(
+    "--sample-rate", type=click.FloatRange(min=0, min_open=True), help="Frames a second, kept in the artifact."
+)
+labels_option = click.option("--labels", help="Names of the output's features, between commas.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 frames_option = click.option(
     "--frames-per-step",
     type=click.IntRange(min=1),
@@ -65,3 +74,8 @@ def bounds_options(command: F) -> F:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
+
+
+def names_of(text: str | None) -> list[str] | None:
+    """The names between commas."""
+    return None if text is None else [name.strip() for name in text.split(",")]

@@ -38,15 +38,17 @@ def _(x, h0, c0, weights, kind, name):
     return x.new_empty(x.shape[0], x.shape[1], 2 * size), final, torch.empty_like(final)
 
 
-def _to_onnx(x, h0, c0, weights, kind="", name=""):
-    """The operator above as one ONNX node: gates in ONNX's order, directions stacked."""
-    size, half = int(weights[1].shape[1]), len(weights) // 2
+def as_node(x: Any, ways: Any, h0: Any, c0: Any, kind: str, name: str) -> tuple[Any, Any, Any]:
+    """(y (T, 2, B, H), final h, final c or None) of one ONNX node over x (T, B, F): gates in ONNX's order, directions stacked.
+
+    ways: for each direction w_ih, w_hh, and b_ih, b_hh where there are biases.
+    """
+    size = int(ways[0][1].shape[1])
     rows = op.Constant(value_ints=[gate * size + i for gate in GATES[kind] for i in range(size)])
     lead = op.Constant(value_ints=[0])
-    sorted_weights = [op.Gather(w, rows, axis=0) for w in weights]
-    ways = (sorted_weights[:half], sorted_weights[half:])
+    ways = [[op.Gather(weight, rows, axis=0) for weight in way] for way in ways]
     w, r = (op.Concat(*(op.Unsqueeze(way[i], lead) for way in ways), axis=0) for i in (0, 1))
-    biases = [op.Unsqueeze(op.Concat(way[2], way[3], axis=0), lead) for way in ways if half == 4]
+    biases = [op.Unsqueeze(op.Concat(way[2], way[3], axis=0), lead) for way in ways if len(way) == 4]
     b = op.Concat(*biases, axis=0) if biases else None
     options: dict[str, Any] = {"hidden_size": size, "direction": "bidirectional"}
     if kind == "lstm":
@@ -59,6 +61,13 @@ def _to_onnx(x, h0, c0, weights, kind="", name=""):
     node = y.producer()
     node.name = name
     node.metadata_props[LAYER_KEY] = name
+    return y, hn, cn
+
+
+def _to_onnx(x, h0, c0, weights, kind="", name=""):
+    """The operator above as one ONNX node."""
+    size, half = int(weights[1].shape[1]), len(weights) // 2
+    y, hn, cn = as_node(x, (weights[:half], weights[half:]), h0, c0, kind, name)
     frames = op.Reshape(op.Transpose(y, perm=[0, 2, 1, 3]), op.Constant(value_ints=[0, 0, 2 * size]))
     return frames, hn, hn if cn is None else cn
 

@@ -11,8 +11,8 @@ import onnx_ir as ir
 import onnxscript
 import torch
 
+from .both_ways import as_node
 from .nn import bidirectional, norms, scan  # noqa: F401  they register the operators that are translated here
-from .recurrent import GATES
 from .recurrent import TRANSLATIONS as RECURRENT
 from .recurrent_rule import LAYER_KEY, LOOKAHEAD_KEY
 
@@ -99,27 +99,10 @@ def _running_moments(x: Any, decay: float) -> Any:
 
 def _latency_controlled(x, forward, reverse, kind="", lookahead=0, name=""):
     """One bidirectional node over x (B, T, F); its metadata says how far the reverse direction looks ahead."""
-    size = int(forward[1].shape[1])
-    rows = op.Constant(value_ints=[gate * size + i for gate in GATES[kind] for i in range(size)])
-    lead = op.Constant(value_ints=[0])
-    both = [
-        op.Concat(*(op.Unsqueeze(op.Gather(weight, rows, axis=0), lead) for weight in pair), axis=0)
-        for pair in zip(forward, reverse, strict=True)
-    ]
-    bias = [op.Concat(*both[2:], axis=1)] if len(both) == 4 else []
-    given = (op.Transpose(x, perm=[1, 0, 2]), *both[:2], *bias)
-    options: dict[str, Any] = {"hidden_size": size, "direction": "bidirectional"}
-    if kind == "lstm":
-        y = op.LSTM(*given, **options)[0]
-    elif kind == "gru":
-        y = op.GRU(*given, **options, linear_before_reset=1)[0]
-    else:
-        y = op.RNN(*given, **options, activations=["Relu" if kind == "rnn_relu" else "Tanh"] * 2)[0]
-    node = y.producer()
-    node.name = name
-    node.metadata_props[LAYER_KEY], node.metadata_props[LOOKAHEAD_KEY] = name, str(lookahead)
+    y, _, _ = as_node(op.Transpose(x, perm=[1, 0, 2]), (forward, reverse), None, None, kind, name)
+    y.producer().metadata_props[LOOKAHEAD_KEY] = str(lookahead)
     frames = op.Transpose(y, perm=[2, 0, 1, 3])  # (B, T, 2, H)
-    return op.Reshape(frames, op.Constant(value_ints=[0, 0, 2 * size]))
+    return op.Reshape(frames, op.Constant(value_ints=[0, 0, 2 * int(forward[1].shape[1])]))
 
 
 TRANSLATIONS = RECURRENT | {

@@ -7,19 +7,8 @@ from onnx import numpy_helper
 
 import undertow as ut
 
+from .certificates import compiled, without_compiling  # noqa: F401
 from .onnx_texts import LEAKY, leaky, naive_leaky, noise, pushed, saved
-
-
-@pytest.fixture(autouse=True)
-def _without_compiling(request, monkeypatch):
-    """Certifies ONNX Runtime alone, for a compiled backend takes seconds a model; tests that ask for `compiled` have both."""
-    if "compiled" not in request.fixturenames:
-        monkeypatch.setattr("undertow.exporters.step_certificate.BACKENDS", ("engine:ort",))
-
-
-@pytest.fixture
-def compiled():
-    """Asks for the whole certificate."""
 
 
 def check_leaky(path, shape=(4,), **close):
@@ -66,7 +55,7 @@ def test_a_state_is_found_by_its_shape_where_its_name_says_that_it_is_one(tmp_pa
 
 
 @pytest.mark.parametrize("shape", ["B,4", "1,4"])
-def test_both_backends(shape, tmp_path, compiled):
+def test_both_backends(shape, tmp_path, compiled):  # noqa: F811
     """The certificate has a line for each backend, verify agrees, and the compiled one runs three streams as NumPy does."""
     report = ut.adopt(leaky(tmp_path / "step.onnx", shape=shape), tmp_path / "out.onnx")
     assert [p.backend for p in report.parity] == ["ort", "numba"]

@@ -15,21 +15,10 @@ from onnx import helper, numpy_helper
 import undertow as ut
 from undertow.cli_adopt import convert_command
 
+from .certificates import compiled, without_compiling  # noqa: F401
 from .onnx_texts import noise, pushed, saved
 
 BIN = Path(sys.executable).parent
-
-
-@pytest.fixture(autouse=True)
-def _without_compiling(request, monkeypatch):
-    """Certifies ONNX Runtime alone, for a compiled backend takes seconds a model; tests that ask for `compiled` have both."""
-    if "compiled" not in request.fixturenames:
-        monkeypatch.setattr("undertow.exporters.certifying.BACKENDS", ("ort",))
-
-
-@pytest.fixture
-def compiled():
-    """Asks for the whole certificate."""
 
 
 def gru(path, dims=("B", "T", 4), opset=17, direction="forward", time_first=False):
@@ -71,7 +60,7 @@ def check(report, source, shape=(4,), batch=0, time=1, backend="ort", lengths=(5
         np.testing.assert_allclose(given, np.moveaxis(whole, (batch, time), (0, 1))[0], atol=1e-5)
 
 
-def test_on_both_backends(tmp_path, compiled):
+def test_on_both_backends(tmp_path, compiled):  # noqa: F811
     """A GRU between transposes is one step, its state found; both backends are certified against the whole sequence."""
     source = gru(tmp_path / "whole.onnx")
     report = ut.convert(source, tmp_path / "step.onnx", sample_rate_hz=50, labels=["a", "b", "c"])

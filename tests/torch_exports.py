@@ -9,6 +9,8 @@ import torch
 
 import undertow as ut
 
+from .certificates import compiled, without_compiling  # noqa: F401
+
 
 @pytest.fixture(scope="session", autouse=True)
 def one_operator_library():
@@ -18,18 +20,6 @@ def one_operator_library():
         if hasattr(apis, "get_torchlib_ops"):
             patch.setattr(apis, "get_torchlib_ops", functools.cache(apis.get_torchlib_ops))
         yield
-
-
-@pytest.fixture(autouse=True)
-def without_compiling(request, monkeypatch):
-    """Certifies `ort` alone, for a compiled backend takes seconds a model; tests that ask for `compiled` have both."""
-    if "compiled" not in request.fixturenames:
-        monkeypatch.setattr("undertow.exporters.certifying.BACKENDS", ("ort",))
-
-
-@pytest.fixture
-def compiled():
-    """Asks for the whole certificate."""
 
 
 class Body(torch.nn.Module):

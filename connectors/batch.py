@@ -2,20 +2,23 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ..engine import Engine
-from ..engine.errors import CheckpointError, CodecError, FrameError, SnapshotError, UndertowError
+from ..engine.errors import CheckpointError, CodecError, FrameError, SnapshotError, StreamError, UndertowError
 from .codecs import Codec, frames_of
+from .columns import NO_SEQ, NO_TIME, Answers, Columns
 from .config import Policy
 from .dead_letters import DeadLetters
 from .decoders import Decoder
-from .ledger import Chunk, Ledger, Live, Part
+from .ledger import Ledger, Taken
 from .positions import Positions
-from .records import Answer, Record
+from .records import Record
 from .stepping import Stepper
 from .store import Checkpoint, Commit, Store, StoredStream
+from .streams import Name
 
 
 @dataclass(slots=True)
@@ -24,6 +27,7 @@ class Counts:
     frames: int = 0
     answers: int = 0
     dead_letters: int = 0
+    quarantined: int = 0
     replayed: int = 0
 
 
@@ -44,39 +48,43 @@ class Batch:
         dead: DeadLetters | None,
     ):
         self.engine, self.codec, self.decoder, self.dead = engine, codec, decoder, dead
-        self.ledger = Ledger(engine.spec, policy, max_streams, max_frames)
-        self.stepper = Stepper(engine, slots(max_streams))
+        self.ledger = Ledger(engine.spec, policy, max_streams, slots(max_streams), max_frames)
+        self.stepper = Stepper(engine, self.ledger)
         self.positions = Positions({})
         self.counts, self.failure = Counts(), None
         self._stored_refusals: set[tuple[str, int]] = set()
 
     def restore(self, store: Store) -> Mapping[str, int]:
         """Takes over what the store holds; the lengths that were committed. Raises CheckpointError."""
-        found = store.recovered()
+        found, ledger = store.recovered(), self.ledger
         self.positions = Positions(found.partitions)
-        marks = {p.partition: p.watermark_ns for p in found.partitions.values() if p.watermark_ns is not None}
-        self.ledger.restore(self._restored(store), marks, found.refused)
-        self._stored_refusals = set(found.refused)
+        ledger.watermarks = {
+            p.partition: p.watermark_ns for p in found.partitions.values() if p.watermark_ns is not None
+        }
+        ledger.refused, self._stored_refusals = set(found.refused), set(found.refused)
+        for stream in store.streams():
+            self._restore(store, stream)
         return found.lengths
 
-    def answers(self, records: Sequence[Record]) -> Sequence[Answer]:
+    def columns(self, records: Sequence[Record]) -> Columns:
+        """The records as columns; those that cannot be decoded are bad."""
+        return columns_of(records, self.codec, self.engine)
+
+    def answers(self, columns: Columns) -> list[Answers]:
         """The decoded answers of the records, in their order. Sets `failure` and takes no more where a bad record stops the run."""
-        parts: list[Part] = []
-        for record in records:
-            replayed = self.positions.replayed(record)
-            more, refusal = self.ledger.take(record, self._chunk(record), replayed)
-            parts += more
-            if refusal is not None and self.dead is None:
-                self.failure = _placed(record, refusal)
-                break
-            if refusal is not None and self.dead is not None and not replayed:
-                self.dead.write(record, refusal)
-                self.counts.dead_letters += 1
-            self.positions.took(record)
-            self._count(more, replayed)
-        answers = self.decoder(self.stepper.step(parts))
-        self.counts.answers += sum(len(next(iter(a.values.values()))) for a in answers)
-        return answers
+        replayed, given, at = self.positions.replayed(columns), [], 0
+        while at < len(columns) and self.failure is None:
+            taken = self.ledger.take(columns, at, replayed)
+            stepped = self.stepper.step(columns, taken, replayed)
+            self._refuse(columns, taken, stepped.lost, replayed)
+            self._count(taken, replayed[at : at + taken.taken])
+            given.append(self.decoder(stepped.answers))
+            at += taken.taken
+            if taken.failure is not None:
+                self.failure = _placed(columns.source(at), taken.failure)
+        self.positions.took(columns, at)
+        self.counts.answers += int(sum(a.rows.sum() for a in given))
+        return given
 
     def commit(self, lengths: Mapping[str, int], checkpoint: bool, store: Store) -> None:
         """Writes a commit, or a checkpoint, of everything taken so far, whose answers are durable at these lengths."""
@@ -88,60 +96,119 @@ class Batch:
         if checkpoint:
             ledger.refused -= self._settled()
             ledger.changed.clear()
+            ledger.streams.changed[:] = False
         self._stored_refusals = set(ledger.refused)
 
     # ---------------------------------------------------------------------------------------------- inside
 
-    def _chunk(self, record: Record) -> Chunk | UndertowError | None:
-        try:
-            if isinstance(record.value, np.ndarray):
-                return self.engine.check(record.key, record.value)
-            frames = frames_of(record, self.codec)
-            return None if frames is None else self.engine.check(record.key, frames.arrays)
-        except (CodecError, FrameError) as error:
-            return error
+    def _refuse(self, columns: Columns, taken: Taken, lost: Mapping[int, str], replayed: np.ndarray) -> None:
+        """Tells the dead letters which records were not answered, in their order."""
+        quarantined: dict[int, UndertowError] = dict(taken.dropped)
+        for i, why in lost.items():
+            quarantined[i] = StreamError(f"stream {columns.keys[i]!r} is quarantined until it ends: {why}")
+        for i, reason in sorted((taken.refusals | quarantined).items()):
+            if replayed[i]:
+                continue
+            self.counts.quarantined += i in quarantined
+            if self.dead is not None:
+                self.dead.write(columns, i, reason)
+                self.counts.dead_letters += 1
 
-    def _count(self, parts: Sequence[Part], replayed: bool) -> None:
-        self.counts.replayed += replayed
-        self.counts.records += not replayed
-        if not replayed:
-            self.counts.frames += sum(len(p.chunk[0]) for p in parts if p.chunk is not None)
+    def _count(self, taken: Taken, replayed: np.ndarray) -> None:
+        again = int(replayed.sum())
+        self.counts.replayed += again
+        self.counts.records += taken.taken - again
+        counts = taken.steps.count
+        self.counts.frames += int(counts.sum()) - (int(counts[self._again(taken, replayed)].sum()) if again else 0)
+
+    @staticmethod
+    def _again(taken: Taken, replayed: np.ndarray) -> np.ndarray:
+        return replayed[taken.steps.record - taken.begin]
 
     def _checkpoint(self) -> Checkpoint:
-        changed, live = self.ledger.changed, self.ledger.live
-        stay = [live[name] for name in changed if name in live]
-        return Checkpoint(lambda: map(self._stored, stay), [n for n in changed if n not in live], self._settled())
+        index = self.ledger.streams.index
+        changed = [(name, index.get(name)) for names in self.ledger.changed.values() for name in names]
+        stay = [(name, row) for name, row in changed if row >= 0]
+        return Checkpoint(
+            lambda: (self._stored(name, row) for name, row in stay),
+            [name for name, row in changed if row < 0],
+            self._settled(),
+        )
 
     def _settled(self) -> set[tuple[str, int]]:
         """Refusals below the checkpoint's offsets."""
         return {(p, offset) for p, offset in self.ledger.refused if offset < self.positions.next.get(p, 0)}
 
-    def _stored(self, live: Live) -> StoredStream:
-        partition, key = live.name
-        snapshot = self.engine.snapshot(live.id)
+    def _stored(self, name: Name, row: int) -> StoredStream:
+        partition, key = name
         wire_key = (key,) if isinstance(key, bytes) else key
-        return StoredStream(partition, wire_key, live.frames, live.seq, live.last_ns, live.spans, snapshot)
+        return StoredStream(partition, wire_key, self.ledger.streams.kept(row), self.engine.snapshot(row))
 
-    def _restored(self, store: Store) -> Iterator[Live]:
-        for id, s in enumerate(store.streams()):
-            live = Live(id, (s.partition, s.key), s.frames, s.seq, s.last_ns, s.spans)
-            what = f"{store.path}: stream {s.key!r} of '{s.partition}'"
-            if id >= self.stepper.slots:
-                raise CheckpointError(
-                    f"{what}: more than {self.stepper.slots} streams are stored; raise [model] max_streams"
-                )
-            try:
-                self.engine.restore(id, s.snapshot)
-            except SnapshotError as error:
-                raise CheckpointError(f"{what}: {error}") from error
-            if self.engine.frames(id) != s.frames:
-                raise CheckpointError(f"{what}: its row has seen {self.engine.frames(id)} frames, expected {s.frames}")
-            yield live
+    def _restore(self, store: Store, stored: StoredStream) -> None:
+        streams, what = self.ledger.streams, f"{store.path}: stream {stored.key!r} of '{stored.partition}'"
+        if not streams.room:
+            raise CheckpointError(f"{what}: more than {streams.capacity} streams are stored; raise [model] max_streams")
+        row = streams.open((stored.partition, stored.key))
+        try:
+            streams.keep(row, stored.kept)
+            self.engine.restore(row, stored.snapshot)
+        except SnapshotError as error:
+            raise CheckpointError(f"{what}: {error}") from error
+        if self.engine.frames(row) != stored.kept.frames:
+            raise CheckpointError(
+                f"{what}: its row has seen {self.engine.frames(row)} frames, expected {stored.kept.frames}"
+            )
+        self.ledger.restored([row])
 
 
-def _placed(record: Record, refusal: UndertowError) -> UndertowError:
+def columns_of(records: Sequence[Record], codec: Codec | None, engine: Engine) -> Columns:
+    """Records one by one as columns; those that cannot be decoded or stepped are bad."""
+    partitions: dict[str, int] = {}
+    inputs, bad, counts = engine.spec.inputs, {}, np.zeros(len(records), np.int64)
+    chunks: list[list[np.ndarray]] = [[np.zeros((0, *t.shape), t.dtype)] for t in inputs]
+    for i, record in enumerate(records):
+        partitions.setdefault(record.partition, len(partitions))
+        try:
+            arrays = _chunk(record, codec, engine)
+        except (CodecError, FrameError) as error:
+            bad[i] = error
+            continue
+        for column, array in zip(chunks, arrays, strict=False):
+            column.append(array)
+        counts[i] = len(arrays[0]) if arrays else 0
+
+    def column(values: Iterator[Any], dtype: Any = np.int64) -> np.ndarray:
+        return np.fromiter(values, dtype, len(records))
+
+    return Columns(
+        list(partitions),
+        column(partitions[r.partition] for r in records),
+        column(r.offset for r in records),
+        column(r.next_offset for r in records),
+        [r.key for r in records],
+        [np.concatenate(c) for c in chunks],
+        counts,
+        column(NO_TIME if r.event_time_ns is None else r.event_time_ns for r in records),
+        column(r.frame_ns for r in records),
+        column(NO_SEQ if r.seq is None else r.seq for r in records),
+        column((r.end for r in records), np.bool_),
+        column((r.end_partition for r in records), np.bool_),
+        bad,
+        [r.value for r in records],
+    )
+
+
+def _chunk(record: Record, codec: Codec | None, engine: Engine) -> list[np.ndarray]:
+    """An array for each input; none where the record only ends streams. Raises CodecError, FrameError."""
+    if isinstance(record.value, np.ndarray):
+        return engine.check(record.key, record.value)
+    frames = frames_of(record, codec)
+    return [] if frames is None else engine.check(record.key, frames.arrays)
+
+
+def _placed(source: str, refusal: UndertowError) -> UndertowError:
     """The same error, saying which record it is of."""
-    return refusal if str(refusal).startswith(record.source) else type(refusal)(f"{record.source}: {refusal}")
+    return refusal if str(refusal).startswith(source) else type(refusal)(f"{source}: {refusal}")
 
 
 def slots(max_streams: int) -> int:

@@ -76,7 +76,9 @@ class Answers:
     def __iter__(self) -> Iterator[Answer]:
         stops = np.cumsum(self.rows)
         times = zip(self.times_ns.tolist(), self.frame_ns.tolist(), self.ends.tolist(), strict=True)
-        for i, (start, stop, (at, gap, end)) in enumerate(zip((stops - self.rows).tolist(), stops.tolist(), times, strict=True)):
+        for i, (start, stop, (at, gap, end)) in enumerate(
+            zip((stops - self.rows).tolist(), stops.tolist(), times, strict=True)
+        ):
             values = {name: array[start:stop] for name, array in self.values.items()}
             source = self.columns.source(int(self.records[i]))
             yield Answer(self.keys[i], int(self.steps[i]), values, source, None if at == NO_TIME else at, gap, end)

@@ -35,16 +35,21 @@ class Policy(Table, frozen=True, kw_only=True):
     """[policy]
 
     bad_record: a record that cannot be stepped ends the run, or goes to the dead letters with the reason.
-    gap: what a record means whose `seq` is not the next frame's: it is bad; the stream starts anew with it; or up to
-    max_gap_frames missing frames are stepped as zeros. Below the next frame's, frames are dropped and counted ("reset",
-    "zero") or make the record bad ("error").
+    gap: what a record means that does not begin with the stream's next frame: it is bad; the stream starts anew with it; or up
+    to max_gap_frames missing frames are stepped as zeros, as the last frame held, or on the line from the last frame to
+    the new one. gap_in: by sequence numbers, or by event times where the frames come at a steady rate.
+    late: frames before the stream's next one are dropped and counted, or make the record bad; by default bad where gap is "error".
     idle_timeout_s: of event time; a stream without a record for longer is flushed and forgotten.
+    non_finite: a stream that gives an output that is not finite is quarantined until it ends, or goes on.
     """
 
     bad_record: Literal["stop", "dead-letter"] = "stop"
-    gap: Literal["error", "reset", "zero"] = "error"
+    gap: Literal["error", "reset", "zero", "hold", "interpolate"] = "error"
+    gap_in: Literal["sequence", "time"] = "sequence"
     max_gap_frames: Count = 10_000
+    late: Literal["drop", "error"] | None = None
     idle_timeout_s: Seconds | None = None
+    non_finite: Literal["quarantine", "pass"] = "quarantine"
 
 
 class RawDecode(Table, frozen=True, kw_only=True, tag_field="type", tag="raw"):

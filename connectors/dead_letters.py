@@ -12,8 +12,9 @@ import msgspec
 import numpy as np
 
 from ..engine.errors import ConnectorError, UndertowError
+from .columns import Columns
 from .output_lines import stream_name
-from .records import Record, Unreadable
+from .records import Unreadable
 
 
 class DeadLetters:
@@ -55,10 +56,11 @@ class DeadLetters:
             file.seek(length)
             return file.read().rfind(b"\n") + 1
 
-    def write(self, record: Record, reason: UndertowError) -> None:
+    def write(self, columns: Columns, i: int, reason: UndertowError) -> None:
+        """A line for the i-th record."""
         line: dict[str, Any] = {"reason": str(reason), "error": type(reason).__name__}
-        line |= {"stream": stream_name(record.key), "partition": record.partition, "offset": record.offset}
-        line |= _payload(record.value)
+        line |= {"stream": stream_name(columns.keys[i]), "partition": columns.partitions[columns.partition[i]]}
+        line |= {"offset": int(columns.offsets[i])} | _payload(columns.payloads[i])
         try:
             self._opened.write(msgspec.json.encode(line) + b"\n")
         except OSError as error:

@@ -1,6 +1,6 @@
 """What an output means: `[decode]`. A decoder takes the answers of a batch at once and gives them new values."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -8,10 +8,10 @@ import numpy as np
 
 from ..engine.artifact import StepSpec
 from ..engine.errors import ConfigError
+from .columns import Answers
 from .config import LabelsDecode, RawDecode
-from .records import Answer
 
-Decoder = Callable[[Sequence[Answer]], Sequence[Answer]]
+Decoder = Callable[[Answers], Answers]
 
 
 def make_decoder(config: RawDecode | LabelsDecode, spec: StepSpec) -> Decoder:
@@ -43,18 +43,10 @@ class Labels:
             )
         self.labels = np.array(list(labels))
 
-    def __call__(self, answers: Sequence[Answer]) -> Sequence[Answer]:
-        if not answers:
-            return answers
-        scores = np.concatenate([a.values[self.output] for a in answers])
+    def __call__(self, answers: Answers) -> Answers:
+        scores = answers.values[self.output]
         best = scores.argmax(-1)
-        labels, confidence = self.labels[best], self._probability(scores, best)
-        given, begin = [], 0
-        for answer in answers:
-            rows = slice(begin, begin + len(answer.values[self.output]))
-            given.append(replace(answer, values={"label": labels[rows], "confidence": confidence[rows]}))
-            begin = rows.stop
-        return given
+        return replace(answers, values={"label": self.labels[best], "confidence": self._probability(scores, best)})
 
     def _probability(self, scores: np.ndarray, best: np.ndarray) -> Any:
         top = np.take_along_axis(scores, best[..., None], -1)

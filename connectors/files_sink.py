@@ -10,7 +10,7 @@ Every changed file is synced at a flush: of very many streams, one file for all 
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..engine import Key
@@ -48,7 +48,7 @@ class FilesSink:
     async def open(self, lengths: Mapping[str, int] | None) -> None:
         await asyncio.to_thread(self._go_on) if lengths is None else await asyncio.to_thread(self._open, lengths)
 
-    async def write(self, answers: Sequence[Answer]) -> None:
+    async def write(self, answers: Iterable[Answer]) -> None:
         await asyncio.to_thread(self._write, answers)
 
     async def flush(self) -> Mapping[str, int]:

@@ -65,7 +65,7 @@ class MemorySink:
         if lengths is not None:
             del self.answers[lengths.get("memory", 0) :]
 
-    async def write(self, answers: Sequence[Answer]) -> None:
+    async def write(self, answers: Iterable[Answer]) -> None:
         self.answers += answers
 
     async def flush(self) -> Mapping[str, int]:

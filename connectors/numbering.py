@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass
 
 import msgspec
+import numpy as np
 
 from ..engine.artifact import StepSpec
 
@@ -56,6 +57,17 @@ class Numbering:
         if self.spec.sequence:
             return 0
         return max(0, frames // self.frames_in * self.rows_out - self.delay_rows)
+
+    def ready_many(self, frames: np.ndarray) -> np.ndarray:
+        """`ready` of many streams, int64 (N,)."""
+        if self.spec.sequence:
+            return np.zeros_like(frames)
+        return np.maximum(0, frames // self.frames_in * self.rows_out - self.delay_rows)
+
+    @property
+    def at_once(self) -> bool:
+        """Each frame is answered by one output as soon as it is there."""
+        return not self.spec.sequence and self.frames_in == self.rows_out == 1 and not self.delay_rows
 
     def answered(self, spans: list[Span], new: Span) -> list[Piece]:
         """The outputs that become ready with the frames of `new`, which joins `spans`; frames that are answered leave it."""

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Mapping
 
+import numpy as np
+
 from ..engine.errors import ConnectorError
-from .records import Record
+from .columns import Columns
 from .store import StoredPartition
 
 
@@ -21,22 +23,34 @@ class Positions:
         """Where the source goes on: behind what the checkpoint's rows stand for."""
         return {p.partition: p.checkpoint for p in self.stored.values() if p.checkpoint is not None}
 
-    def replayed(self, record: Record) -> bool:
-        """The record's answers were committed before. Raises ConnectorError where the source cuts its records otherwise now."""
-        stored = self.stored.get(record.partition)
-        if stored is None or record.offset >= stored.committed:
-            return False
-        if record.next_offset > stored.committed:
+    def replayed(self, columns: Columns) -> np.ndarray:
+        """Whether each record's answers were committed before, bool (N,). Raises ConnectorError where the source cuts its records otherwise now."""
+        stored = [self.stored.get(p) for p in columns.partitions]
+        committed = np.array([0 if s is None else s.committed for s in stored], np.int64)[columns.partition]
+        replayed = columns.offsets < committed
+        cut = replayed & (columns.next_offsets > committed)
+        if cut.any():
+            i = int(cut.argmax())
             raise ConnectorError(
-                f"'{record.partition}': the record from offset {record.offset} to {record.next_offset} was cut at {stored.committed} "
-                "when it was committed; resume with the [source] options of that run"
+                f"'{columns.partitions[columns.partition[i]]}': the record from offset {columns.offsets[i]} to {columns.next_offsets[i]} "
+                f"was cut at {committed[i]} when it was committed; resume with the [source] options of that run"
             )
-        return True
+        return replayed
 
-    def took(self, record: Record) -> None:
-        self.next[record.partition] = record.next_offset
-        self._moved.add(record.partition)
-        self._unsaved.add(record.partition)
+    def took(self, columns: Columns, count: int) -> None:
+        """The first `count` records were taken."""
+        which = columns.partition[:count]
+        for p in np.unique(which).tolist():
+            name, last = columns.partitions[p], int(np.flatnonzero(which == p)[-1])
+            self.next[name] = int(columns.next_offsets[last])
+            self._moved.add(name)
+            self._unsaved.add(name)
+
+    def forget(self, partition: str) -> None:
+        self.stored.pop(partition, None)
+        self.next.pop(partition, None)
+        self._moved.discard(partition)
+        self._unsaved.discard(partition)
 
     @property
     def moved(self) -> bool:

@@ -6,11 +6,14 @@ folder's file, standard input, a topic's partition) in offsets that only grow; w
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from ..engine import Key
+
+if TYPE_CHECKING:
+    from .columns import Answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +125,7 @@ class Sink(Protocol):
         """
         ...
 
-    async def write(self, answers: Sequence[Answer]) -> None:
+    async def write(self, answers: "Answers") -> None:
         """Takes the answers, in order; they need not be durable yet."""
         ...
 

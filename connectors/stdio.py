@@ -7,7 +7,7 @@ skips nothing, so whoever feeds it goes on where it was. Standard output cannot 
 import asyncio
 import os
 import select
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..engine.artifact import StepSpec
@@ -129,7 +129,7 @@ class StdoutSink:
     async def open(self, lengths: Mapping[str, int] | None) -> None:
         """Nothing is cut: what a run before wrote has been read by someone."""
 
-    async def write(self, answers: Sequence[Answer]) -> None:
+    async def write(self, answers: Iterable[Answer]) -> None:
         data = b"".join(json_lines(answer, self._steps) for answer in answers)
         if data:
             await asyncio.to_thread(self._write, data)

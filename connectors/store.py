@@ -21,10 +21,10 @@ from lmdb import verify
 
 from ..engine import Key
 from ..engine.errors import CheckpointError
-from .numbering import Span
 from .store_lock import StoreLock
+from .streams import Kept
 
-FORMAT = b"UTST\x01"
+FORMAT = b"UTST\x02"
 _DIGEST_BYTES = 16
 META, PARTITION, LENGTH, STREAM, REFUSED = b"meta", b"p", b"l", b"s", b"r"
 T = TypeVar("T", bound=msgspec.Struct)
@@ -60,14 +60,11 @@ class StoredLength(_Value, frozen=True):
 
 
 class StoredStream(_Value, frozen=True):
-    """A stream's snapshot and what the ledger keeps of it. wire_key: bytes as a tuple of them."""
+    """A stream's snapshot and what the pipeline keeps of it. wire_key: bytes as a tuple of them."""
 
     partition: str
     wire_key: str | int | tuple[bytes]
-    frames: int
-    seq: int | None
-    last_ns: int | None
-    spans: list[Span]
+    kept: Kept
     snapshot: bytes
 
     @property

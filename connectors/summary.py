@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """answers: outputs given to the sink. replayed: records stepped a second time and not given out again.
+    """answers: outputs given to the sink. quarantined: records of quarantined streams, passed over. replayed: records stepped a second time and not given out again.
 
     step_p50_us, step_p99_us: the engine's time for a batch, over the last 16,384 batches. stopped_by: the signal's name,
     None where the source was exhausted. Also what progress is told with, while it goes on.
@@ -18,6 +18,7 @@ class Summary:
     streams_live: int
     dead_letters: int
     late_frames: int
+    quarantined: int
     replayed: int
     commits: int
     checkpoints: int

@@ -61,6 +61,13 @@ class Arena:
         if self._follower is not None:
             self._follower.wrote(slot)
 
+    def write_many(self, slots: np.ndarray, rows: np.ndarray) -> None:
+        """Replaces rows, uint8 (n, row_bytes), of distinct slots."""
+        self.rows[slots] = rows
+        if self._follower is not None:
+            for slot in slots.tolist():
+                self._follower.wrote(slot)
+
     def slot(self, key: Key) -> int:
         """The slot of a resident stream. Raises UnknownStreamError."""
         slot = self.index.get(key)

@@ -17,6 +17,7 @@ from .errors import (
     ArenaFullError,
     BatchError,
     CheckpointError,
+    FrameError,
     SnapshotError,
     StreamError,
     UndertowError,
@@ -24,7 +25,7 @@ from .errors import (
 )
 from .frames import Intake
 from .kernels import KNOWN, NO_KEY, TWICE
-from .snapshot import read_checkpoint, snapshot, unpack_snapshot, write_checkpoint
+from .snapshot import check_rows, collected_frames, read_checkpoint, snapshot, unpack_snapshot, write_checkpoint
 from .stream import Stream
 
 if TYPE_CHECKING:
@@ -188,6 +189,38 @@ class Engine:
             raise BatchError(errors, result)
         return result
 
+    def push_rows(
+        self, keys: list[Key], counts: np.ndarray, frames: list[np.ndarray]
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        """`push_many` of frames that lie end to end and that `refusals` has passed: the ready rows of each output, in
+        the order of the keys, and how many each stream has, int64 (B,).
+
+        keys: B distinct ones. counts: frames of each, int64 (B,). frames: of each input `(counts.sum(), *frame)`.
+        Raises BatchError where a stream finds no room, or a model of whole sequences has too many frames; nothing is stepped then.
+        """
+        with self._lock:
+            now = self._tick()
+            slots, found = self._arena.index.find(keys)
+            errors = self._too_many(keys, slots, counts)
+            if found != KNOWN or errors:
+                self._settle(keys, slots, found, now, errors)
+            if errors:
+                raise BatchError(errors, {})
+            return self._advance(slots, np.ascontiguousarray(counts), frames, now)
+
+    def refusals(self, keys: Sequence[Key], counts: np.ndarray, frames: list[np.ndarray]) -> dict[int, FrameError]:
+        """Which of B chunks that lie end to end may not be stepped, by their place: values that are not finite, an index
+        beyond its table. Arguments as in `push_rows`; touches no stream."""
+        if self._intake.fit(frames):
+            return {}
+        ends = np.cumsum(counts).tolist()
+        starts, bad = [0, *ends[:-1]], {}
+        for i, (start, end) in enumerate(zip(starts, ends, strict=True)):
+            error = self._intake.refusal_of(keys[i], [a[start:end] for a in frames])
+            if error is not None:
+                bad[i] = error
+        return bad
+
     def check(self, key: Key, chunk: Arrays) -> list[np.ndarray]:
         """The chunk `(T, *frame)` as `push` would take it, an array for each input; touches no stream. Raises FrameError."""
         columns, errors, _ = self._intake.chunks({key: chunk})
@@ -255,6 +288,52 @@ class Engine:
             if self._collected and len(frames[0]) > self._collected.max_frames:
                 raise SnapshotError(str(self._collected.refusal(key, -1, len(frames[0]))))
             self._put(key, row, frames)
+
+    def read_rows(self, keys: list[Key]) -> np.ndarray:
+        """Copies of the streams' rows in the arena, uint8 (B, row_bytes): all of their state but collected frames. Raises UnknownStreamError."""
+        with self._lock:
+            slots = self._arena.index.find(keys)[0]
+            if (slots < 0).any():
+                self._arena.slot(keys[int(np.flatnonzero(slots < 0)[0])])
+            return self._arena.read(slots)
+
+    def write_rows(self, keys: list[Key], rows: np.ndarray) -> None:
+        """Puts rows that `read_rows` gave under distinct keys, in place of what was there. Raises SnapshotError where they
+        are no rows of this model, ArenaFullError; nothing changes then."""
+        with self._lock:
+            check_rows(self._arena, rows, f"{len(keys)} streams")
+            slots = self._arena.index.find(keys)[0]
+            new = np.flatnonzero(slots < 0).tolist()
+            room = self._arena.max_streams - len(self._arena.index)
+            if len(new) > room:
+                raise ArenaFullError(f"{len(new)} streams are restored and {room} slots are free; raise max_streams")
+            for i in new:
+                slots[i] = self._arena.open(keys[i], 0)
+            self._arena.write_many(slots, rows)
+            self._arena.last_active[slots] = self._clock()
+
+    def collected(self, key: Key) -> list[bytes]:
+        """The frames that wait for the stream's end, of each input, where the model takes whole sequences; else none."""
+        with self._lock:
+            return [a.tobytes() for a in self._collected.of(self._arena.slot(key))] if self._collected else []
+
+    def put_collected(self, key: Key, frames: list[bytes]) -> None:
+        """Puts back what `collected` gave. Raises SnapshotError where it is not as much as the stream's row says."""
+        with self._lock:
+            slot = self._arena.slot(key)
+            arrays = collected_frames(self._arena, frames, int(self._arena.frames[slot]), f"stream {key!r}")
+            if self._collected:
+                self._collected.replace(slot, arrays)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row that `read_rows` gives."""
+        return self._arena.layout.row_bytes
+
+    @property
+    def layout(self) -> bytes:
+        """8 bytes that are the same for models whose rows mean the same: names, shapes and dtypes of states, buffered frames."""
+        return self._arena.layout.digest(self.spec)
 
     def fork(self, key: Key, new_key: Key) -> None:
         """A second stream with the same past. Raises UnknownStreamError, ArenaFullError, StreamError where new_key is resident."""

@@ -78,6 +78,13 @@ class Intake:
                     errors[key] = self._refusal(key, tensor, row)
         return errors
 
+    def refusal_of(self, key: Key, arrays: list[np.ndarray]) -> FrameError | None:
+        """Why a chunk of the right shapes and dtypes may not be stepped."""
+        for tensor, array in zip(self.spec.inputs, arrays, strict=True):
+            if not self._fits(tensor, array):
+                return self._refusal(key, tensor, array)
+        return None
+
     def chunks(
         self, given: Mapping[Key, Any]
     ) -> tuple[list[list[np.ndarray]], dict[Key, UndertowError], list[np.ndarray] | None]:

@@ -87,6 +87,10 @@ class KeyIndex:
         self._keys[slot] = None
         self._count -= 1
 
+    def key(self, slot: int) -> Any:
+        """The key of a slot that has one."""
+        return self._keys[slot]
+
     def items(self) -> list[tuple[Key, int]]:
         """Each resident key with its slot, by slot."""
         return [(key, slot) for slot, key in enumerate(self._keys) if key is not None]

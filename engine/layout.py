@@ -1,5 +1,6 @@
 """Where each piece of a stream's state lies in its row of the arena."""
 
+import hashlib
 import math
 from dataclasses import dataclass
 
@@ -42,3 +43,9 @@ class Layout:
             raw = np.ascontiguousarray(state.initial_value()).view(np.uint8).reshape(-1)
             row[self.states[state.name] :][: raw.size] = raw
         return row
+
+    def digest(self, spec: StepSpec) -> bytes:
+        """8 bytes that tell rows of other meaning apart."""
+        tensors = [(t.name, t.shape, t.dtype) for t in (*spec.states, *(spec.inputs if self.pending else ()))]
+        said = repr((tensors, spec.frames_per_step, self.row_bytes, spec.sequence))
+        return hashlib.blake2b(said.encode(), digest_size=8).digest()

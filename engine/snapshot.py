@@ -97,6 +97,20 @@ def read_checkpoint(
     return keys, rows, [list(p) for p in zip(*parts, strict=True)] if parts and keys else [[] for _ in keys]
 
 
+def check_rows(arena: Arena, rows: np.ndarray, where: str) -> None:
+    """Raises SnapshotError where rows are not uint8 (n, row_bytes) or have seen impossible numbers of frames."""
+    if rows.ndim != 2 or rows.shape[1] != arena.layout.row_bytes or rows.dtype != np.uint8:
+        raise SnapshotError(
+            f"{where}: rows are {rows.dtype} {rows.shape}, expected uint8 (n, {arena.layout.row_bytes})"
+        )
+    _possible(rows, where, SnapshotError)
+
+
+def collected_frames(arena: Arena, parts: list[bytes], count: int, where: str) -> list[np.ndarray]:
+    """As many collected frames of each input as the stream has seen. Raises SnapshotError."""
+    return _frames(arena, parts, count, where, SnapshotError)
+
+
 def _frames(arena: Arena, parts: list[bytes], count: int, where: str, error: type[UndertowError]) -> list[np.ndarray]:
     """So many collected frames of each input; of a model that is stepped there are none."""
     tensors, found = arena.spec.inputs if arena.spec.sequence else (), []

@@ -11,6 +11,7 @@ from undertow.connectors.config import PlacedPipeline
 from undertow.connectors.memory import MemorySink, MemorySource
 from undertow.connectors.running import run
 from undertow.connectors.store import Checkpoint, Commit, Store, StoredPartition, StoredStream
+from undertow.connectors.streams import Kept
 
 from .pipelines import SIZE, pipeline
 from .step_graph import lookahead_step
@@ -32,7 +33,7 @@ def again(placed: PlacedPipeline) -> None:
 
 
 def stream(key: str, size: int = 10) -> StoredStream:
-    return StoredStream("p", key, 1, None, None, [], b"x" * size)
+    return StoredStream("p", key, Kept(1), b"x" * size)
 
 
 def values(path: Path) -> dict[bytes, bytes]:
@@ -152,7 +153,7 @@ def test_names_of_any_length(tmp_path: Path) -> None:
     long = "x" * 3000
     keys = [long, (long.encode(),), long + "y", 1, "1", (b"1",)]
     store = Store(tmp_path, "a", MODEL)
-    many = [StoredStream(long, key, 1, None, None, [], b"") for key in keys]
+    many = [StoredStream(long, key, Kept(1), b"") for key in keys]
     store.write(Commit({}, [StoredPartition(long, 1)]), Checkpoint(lambda: many, [], []))
     assert {(type(s.key), s.key) for s in store.streams()} == {(type(s.key), s.key) for s in many}
     store.write(Commit({}, []), Checkpoint(list, [(long, s.key) for s in many[1:]], []))

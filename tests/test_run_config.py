@@ -68,7 +68,7 @@ def test_a_literal_dollar(tmp_path: Path) -> None:
         ("100_000", "0", "[model] max_streams is 0: expected `int` >= 1"),
         ("100_000", '"many"', "[model] max_streams is 'many': expected `int`, got `str`"),
         ("600", "0", "[policy] idle_timeout_s is 0: expected `float` > 0"),
-        ("[policy]", '[policy]\ngap = "skip"', "[policy] gap is 'skip': invalid enum value 'skip'; expected one of: error, reset, zero"),
+        ("[policy]", '[policy]\ngap = "skip"', "[policy] gap is 'skip': invalid enum value 'skip'; expected one of: error, hold, interpolate, reset, zero"),
         ('path = "in"', 'path = "in"\nrate = "slow"', "[source] rate is 'slow': invalid enum value 'slow'; expected one of: fast, recorded, a number"),
         ("${OUT}", "${NOWHERE}", "[sink] path: the environment variable 'NOWHERE' is not set; set it"),
         ("[policy]", '[policy]\nbad_record = "dead-letter"', "[policy] bad_record is 'dead-letter' and there is no table [dead_letters]"),

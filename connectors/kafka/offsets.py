@@ -1,0 +1,142 @@
+"""The group's committed offsets, and the claim that each of them carries: which transactional id may write for the partition.
+
+Why a claim and not the group's generation. aiokafka's transactions commit offsets under the group's id alone, so the
+coordinator cannot refuse those of a member that has lost its partitions. So the metadata text of a partition's committed
+offset names the transactional id of its owner, and whoever takes a partition over shuts that id out first:
+
+1. It reads the claim, after its generation has begun. Claims are written by plain offset commits, which the coordinator
+   refuses of any older generation; so no claim that it has not seen can follow.
+2. It initialises the claimed transactional id for itself. That aborts the owner's open transaction, and everything that
+   the owner sends from then on is refused.
+3. It reads the offset again, this time as the only one who can change it, and asks the coordinator to wait for offsets of
+   transactions that are being ended.
+4. It claims the partition for its own id, by a plain offset commit of its own generation. If that is refused, the
+   partition was never its own, and it has written nothing.
+
+A transactional id belongs to one life of one process and is never used again, so shutting out an old one is harmless.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+
+import msgspec
+from aiokafka import TopicPartition
+from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
+from aiokafka.errors import KafkaError, for_code
+from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.types import Boolean, CompactArray, CompactString, Int16, Int32, Int64, Schema, TaggedFields
+
+from ...engine.errors import ConnectorError
+
+RETRY_S, GIVE_UP_S = 0.02, 30.0
+_UNSTABLE, _NOT_COORDINATOR = 88, (14, 15, 16)  # error codes: offsets pending; loading, not available, not coordinator
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """owner: the transactional id that may write for the partition; None after a release. marker: the changelog has one."""
+
+    undertow: int = 1
+    owner: str | None = None
+    marker: bool = False
+
+    def text(self) -> str:
+        return msgspec.json.encode(self).decode()
+
+
+class Committed(msgspec.Struct, frozen=True):
+    """offset: None where the group has none for the partition. claim: None where somebody else committed it."""
+
+    offset: int | None
+    claim: Claim | None
+
+
+class OffsetFetchResponse_v7(Response):
+    API_KEY, API_VERSION = 9, 7
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        (
+            "topics",
+            CompactArray(
+                ("name", CompactString("utf-8")),
+                (
+                    "partitions",
+                    CompactArray(
+                        ("partition", Int32),
+                        ("offset", Int64),
+                        ("leader_epoch", Int32),
+                        ("metadata", CompactString("utf-8")),
+                        ("error_code", Int16),
+                        ("tags", TaggedFields),
+                    ),
+                ),
+                ("tags", TaggedFields),
+            ),
+        ),
+        ("error_code", Int16),
+        ("tags", TaggedFields),
+    )
+
+
+class OffsetFetchRequest_v7(RequestStruct):
+    API_KEY, API_VERSION, RESPONSE_TYPE, FLEXIBLE_VERSION = 9, 7, OffsetFetchResponse_v7, True
+    SCHEMA = Schema(
+        ("group_id", CompactString("utf-8")),
+        (
+            "topics",
+            CompactArray(("name", CompactString("utf-8")), ("partitions", CompactArray(Int32)), ("tags", TaggedFields)),
+        ),
+        ("require_stable", Boolean),
+        ("tags", TaggedFields),
+    )
+
+
+class StableOffsetFetch(Request[OffsetFetchRequest_v7]):
+    """The committed offsets, but none while a transaction that commits another is being ended (KIP-447)."""
+
+    API_KEY = 9
+
+    def __init__(self, group_id: str, topics: Mapping[str, list[int]]):
+        self.group_id, self.topics = group_id, topics
+
+    def build(self, request_struct_class: type[OffsetFetchRequest_v7]) -> OffsetFetchRequest_v7:
+        topics = [(topic, partitions, {}) for topic, partitions in self.topics.items()]
+        return request_struct_class(self.group_id, topics, True, {})
+
+
+async def committed(
+    client: AIOKafkaClient, group_id: str, partitions: Iterable[TopicPartition]
+) -> dict[TopicPartition, Committed]:
+    """What the group has committed of each, waiting for transactions that are being ended. Raises ConnectorError."""
+    topics: dict[str, list[int]] = {}
+    for tp in partitions:
+        topics.setdefault(tp.topic, []).append(tp.partition)
+    deadline, told = asyncio.get_running_loop().time() + GIVE_UP_S, "no answer"
+    while asyncio.get_running_loop().time() < deadline:
+        try:
+            node = await client.coordinator_lookup(CoordinationType.GROUP, group_id)
+            answer = await client.send(node, StableOffsetFetch(group_id, topics), group=ConnectionGroup.COORDINATION)
+        except KafkaError as error:
+            if not error.retriable:
+                raise ConnectorError(f"group '{group_id}': its offsets cannot be read ({error})") from error
+            told = str(error)
+            await client.force_metadata_update()
+            await asyncio.sleep(RETRY_S)
+            continue
+        codes = {answer.error_code, *(p[4] for _, ps, _ in answer.topics for p in ps)} - {0}
+        if not codes:
+            return {TopicPartition(t, p[0]): _committed(p[1], p[3]) for t, ps, _ in answer.topics for p in ps}
+        told = ", ".join(f"{for_code(c).__name__} ({c})" for c in sorted(codes))
+        if not codes <= {_UNSTABLE, *_NOT_COORDINATOR}:
+            raise ConnectorError(f"group '{group_id}': its offsets cannot be read: {told}")
+        await asyncio.sleep(RETRY_S)
+    raise ConnectorError(
+        f"group '{group_id}': its offsets could not be read for {GIVE_UP_S:g} s: {told}; is a transaction hanging?"
+    )
+
+
+def _committed(offset: int, metadata: str | None) -> Committed:
+    try:
+        claim = msgspec.json.decode(metadata or "", type=Claim)
+    except msgspec.DecodeError:
+        claim = None
+    return Committed(None if offset < 0 else offset, claim)

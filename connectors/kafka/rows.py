@@ -1,0 +1,70 @@
+"""What a changelog topic holds: a row a stream and a marker, sealed.
+
+Keys: `s` and the stream's key, or `m` for the marker. Values: a checksum, a format, MessagePack. A stream that has ended
+leaves a row without a state, which says from which offset on that holds, until no replay can begin below it; then a tombstone.
+"""
+
+import hashlib
+from typing import TypeVar
+
+import msgspec
+
+from ...engine.errors import CheckpointError
+from ..streams import Kept
+
+FORMAT = b"UTCL\x01"
+DIGEST_BYTES = 16
+MARKER = b"m"
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+class Row(msgspec.Struct, array_like=True, frozen=True):
+    """A stream as it was when all records below `offset` had been taken. layout: of its state's bytes.
+
+    kept, state: None where the stream had ended. collected: frames of a model of whole sequences, of each input.
+    """
+
+    offset: int
+    layout: bytes
+    kept: Kept | None = None
+    state: bytes | None = None
+    collected: list[bytes] = []
+
+
+class Marker(msgspec.Struct, array_like=True, frozen=True):
+    """Where a replay has to begin at the latest, and what a partition was there.
+
+    watermark_ns: before the record at `replay_from`. refused: offsets of records from there on that found no room.
+    fingerprint, layout: of the model that wrote it. next_offset: records below had been taken.
+    """
+
+    replay_from: int
+    watermark_ns: int | None
+    refused: list[int]
+    fingerprint: bytes
+    layout: bytes
+    next_offset: int
+
+
+def stream_key(key: bytes) -> bytes:
+    return b"s" + key
+
+
+def seal(value: msgspec.Struct) -> bytes:
+    body = FORMAT + msgspec.msgpack.encode(value)
+    return hashlib.blake2b(body, digest_size=DIGEST_BYTES).digest() + body
+
+
+def unseal(blob: bytes, kind: type[T], where: str) -> T:
+    """Raises CheckpointError, naming `where`, where the bytes are damaged or of another version."""
+    digest, body = blob[:DIGEST_BYTES], blob[DIGEST_BYTES:]
+    if hashlib.blake2b(body, digest_size=DIGEST_BYTES).digest() != digest:
+        raise CheckpointError(f"{where} is damaged: its checksum does not match its {len(blob)} bytes")
+    if body[: len(FORMAT)] != FORMAT:
+        raise CheckpointError(
+            f"{where} has format {body[: len(FORMAT)]!r}, this version reads {FORMAT!r}; run the version that wrote it"
+        )
+    try:
+        return msgspec.msgpack.decode(body[len(FORMAT) :], type=kind)
+    except msgspec.DecodeError as error:
+        raise CheckpointError(f"{where} is not valid: {error}") from error

@@ -1,0 +1,206 @@
+"""The streams of Kafka partitions: what their changelogs are told, and how they come back from them.
+
+Every stream that changed since its row was written is in the ledger's `changed`, in the order of the records that changed
+it first. So the first of them says where a replay has to begin, and rows are written from the front: a share with each
+commit, all of them within a checkpoint interval. A row stands for the offset that is committed with it.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ...engine.errors import CheckpointError, SnapshotError
+from ..batch import Batch
+from ..store import StoredPartition
+from ..streams import Kept, Name
+from .rows import MARKER, Marker, Row, seal, stream_key, unseal
+
+Changes = list[tuple[bytes, bytes | None]]  # keys and values for a changelog, None a tombstone
+
+
+@dataclass(slots=True)
+class Held:
+    """A partition in memory. replay_from, next_offset: of the marker that was read or written last.
+
+    ended: streams that have left a row without a state, and its offset. refused: how many refusals the marker has.
+    """
+
+    marker: Marker | None = None
+    ended: dict[bytes, int] = field(default_factory=dict)
+
+
+class State:
+    """Rows of the partitions that this process runs or follows. Not for two threads at once."""
+
+    def __init__(self, batch: Batch, on_other_model: str = "refuse"):
+        self.batch, self.engine, self.ledger = batch, batch.engine, batch.ledger
+        self.layout, self.held = batch.engine.layout, dict[str, Held]()
+        self.on_other_model = on_other_model
+
+    # ---------------------------------------------------------------------------------------------- to the changelog
+
+    def next_offset(self, partition: str) -> int:
+        return self.batch.positions.next[partition]
+
+    def changes(self, partition: str, share: float, last: bool = False) -> Changes:
+        """What the commit in hand tells the changelog: the first `share` of the changed rows, the marker, and tombstones that are due."""
+        held, offset = self.held[partition], self.next_offset(partition)
+        changed = self.ledger.changed.get(partition, {})
+        count = len(changed) if last else min(len(changed), math.ceil(share * len(changed)))
+        names = [name for name, _ in zip(changed, range(count), strict=False)]
+        told = self._rows(names, offset, held)
+        for name in names:
+            del changed[name]
+        marker = self._marker(partition, offset)
+        old = held.marker
+        if last or told or old is None or marker.refused != old.refused or marker.replay_from != old.replay_from:
+            told.append((MARKER, seal(marker)))
+            held.marker = marker
+        due = [key for key, end in held.ended.items() if end <= marker.replay_from]
+        for key in due:
+            del held.ended[key]
+            if self.ledger.streams.index.get((partition, key)) < 0 and (partition, key) not in changed:
+                told.append((stream_key(key), None))
+        return told
+
+    def _rows(self, names: Sequence[Name], offset: int, held: Held) -> Changes:
+        streams = self.ledger.streams
+        rows, _ = streams.index.find(list(names))
+        live = [(name, row) for name, row in zip(names, rows.tolist(), strict=True) if row >= 0]
+        states = self.engine.read_rows([row for _, row in live]) if live else np.zeros((0, 0), np.uint8)
+        told: Changes = []
+        for (name, row), state in zip(live, states, strict=True):
+            streams.changed[row] = False
+            collected = self.engine.collected(row)
+            told.append(
+                (
+                    stream_key(_bytes(name)),
+                    seal(Row(offset, self.layout, streams.kept(row), state.tobytes(), collected)),
+                )
+            )
+            held.ended.pop(_bytes(name), None)
+        for name, row in zip(names, rows.tolist(), strict=True):
+            if row < 0:
+                told.append((stream_key(_bytes(name)), seal(Row(offset, self.layout))))
+                held.ended[_bytes(name)] = offset
+        return told
+
+    def _marker(self, partition: str, offset: int) -> Marker:
+        first = next(iter(self.ledger.changed.get(partition, {}).values()), None)
+        begin = offset if first is None else first.offset
+        mark = self.ledger.watermarks.get(partition) if first is None else first.watermark_ns
+        self.ledger.refused = {(p, o) for p, o in self.ledger.refused if p != partition or o >= begin}
+        refused = sorted(o for p, o in self.ledger.refused if p == partition)
+        return Marker(begin, mark, refused, self.engine.fingerprint, self.layout, offset)
+
+    # ---------------------------------------------------------------------------------------------- from the changelog
+
+    def follow(self, partition: str) -> None:
+        """From now on `apply` takes this partition's changelog."""
+        self.held[partition] = Held()
+
+    def apply(self, partition: str, records: Sequence[tuple[bytes, bytes | None]], where: str) -> None:
+        """Takes over changelog records in their order. Raises CheckpointError, naming `where` and the stream."""
+        latest = dict(records)  # of each key the last counts
+        held, rows = self.held[partition], list[tuple[bytes, Row]]()
+        for key, value in latest.items():
+            if key == MARKER and value is not None:
+                held.marker = unseal(value, Marker, f"{where}: the marker")
+                continue
+            stream = key[1:]
+            if key[:1] != b"s":
+                raise CheckpointError(f"{where}: a record has the key {key!r}; is it another program's topic?")
+            row = None if value is None else unseal(value, Row, f"{where}: stream {stream!r}")
+            if row is not None and row.state is not None and self._fits(row, where, stream):
+                rows.append((stream, row))
+                continue
+            held.ended.pop(stream, None)
+            if row is not None:
+                held.ended[stream] = row.offset
+            self._forget((partition, stream))
+        self._put(partition, rows, where)
+
+    def _fits(self, row: Row, where: str, stream: bytes) -> bool:
+        if row.layout == self.layout:
+            return True
+        if self.on_other_model == "refuse":
+            raise CheckpointError(
+                f"{where}: stream {stream!r}: its state is of a model with other states; run the model that wrote it, or "
+                'say [model] on_change = "reset" to begin all streams anew'
+            )
+        return False
+
+    def _put(self, partition: str, rows: list[tuple[bytes, Row]], where: str) -> None:
+        streams, held = self.ledger.streams, self.held[partition]
+        names: list[Name] = [(partition, key) for key, _ in rows]
+        places, _ = streams.index.find(names)
+        for i in np.flatnonzero(places < 0).tolist():
+            if not streams.room:
+                raise CheckpointError(
+                    f"{where}: more than {streams.capacity} streams are stored; raise [model] max_streams, or run more workers"
+                )
+            places[i] = streams.open(names[i])
+        try:
+            for (key, row), place in zip(rows, places.tolist(), strict=True):
+                streams.keep(place, row.kept or Kept(0))
+                streams.offset[place] = row.offset
+                held.ended.pop(key, None)
+            if rows:
+                size = self.batch.engine.row_bytes
+                wrong = next((key for key, row in rows if len(row.state or b"") != size), None)
+                if wrong is not None:
+                    raise SnapshotError(f"stream {wrong!r}: its state has not {size} bytes")
+                states = np.frombuffer(b"".join(row.state or b"" for _, row in rows), np.uint8).reshape(len(rows), size)
+                self.engine.write_rows(places.tolist(), states)
+                for (_, row), place in zip(rows, places.tolist(), strict=True):
+                    if row.collected:
+                        self.engine.put_collected(place, row.collected)
+        except SnapshotError as error:
+            raise CheckpointError(f"{where}: {error}") from error
+
+    def _forget(self, name: Name) -> None:
+        row = self.ledger.streams.index.get(name)
+        if row >= 0:
+            self.ledger.streams.close(row)
+            self.engine.drop(row)
+            self.ledger.streams.settle()
+
+    def start(self, partition: str, committed: int, where: str) -> int:
+        """The changelog was read to its end and the group's offset is `committed`: where the input has to be read from.
+
+        Raises CheckpointError where the two do not belong together.
+        """
+        held, ledger, streams = self.held[partition], self.ledger, self.ledger.streams
+        marker = held.marker or Marker(committed, None, [], self.engine.fingerprint, self.layout, committed)
+        if marker.next_offset > committed:
+            raise CheckpointError(
+                f"{where}: the state stands for records up to offset {marker.next_offset} of {partition}, the group's committed offset is "
+                f"{committed}; was it set back? Set it to {marker.next_offset}, or begin anew: delete the changelog topic"
+            )
+        ledger.gone |= {(partition, key): offset for key, offset in held.ended.items()}
+        ledger.refused |= {(partition, offset) for offset in marker.refused}
+        if marker.watermark_ns is not None:
+            ledger.watermarks[partition] = marker.watermark_ns
+        ledger.restored(row for name, row in streams.rows() if name[0] == partition)
+        self.batch.positions.stored[partition] = StoredPartition(partition, committed)
+        self.batch.positions.next[partition] = marker.replay_from
+        return marker.replay_from
+
+    def caught_up(self, partition: str) -> None:
+        """The replay is over: nothing below its end will be met again."""
+        self.ledger.gone = {name: end for name, end in self.ledger.gone.items() if name[0] != partition}
+
+    def drop(self, partition: str) -> None:
+        """Forgets the partition's streams without ending them."""
+        self.held.pop(partition, None)
+        for row in self.ledger.drop(partition):
+            self.engine.drop(row)
+        self.ledger.streams.settle()
+        self.batch.positions.forget(partition)
+
+
+def _bytes(name: Name) -> bytes:
+    assert isinstance(name[1], bytes), "the key of a Kafka record"
+    return name[1]

@@ -1,0 +1,110 @@
+"""Topics as the tests make and read them: created with their partitions, read whole from beginning to end, cut, and their group's offsets."""
+
+import asyncio
+import time
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
+
+READ_S = 30
+
+
+async def create_topic(bootstrap: str, name: str, partitions: int = 1, **config: str) -> None:
+    """Creates it with the broker's replication; config: as min_cleanable_dirty_ratio="0.01", with dots for underscores."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        options = {k.replace("_", "."): v for k, v in config.items()}
+        # aiokafka takes -1, the broker's own replication, only beside an assignment that is given
+        topic = NewTopic(name, partitions, -1, replica_assignments={}, topic_configs=options)
+        answer = await admin.create_topics([topic])
+        bad = [e for e in answer.topic_errors if e[1]]
+        if bad:
+            raise RuntimeError(f"topic {name!r} was not created: {bad}")
+        while not await led(admin, name, partitions):
+            await asyncio.sleep(0.02)
+    finally:
+        await admin.close()
+
+
+async def led(admin: AIOKafkaAdminClient, name: str, partitions: int) -> bool:
+    """Whether each partition has a leader, so that clients find it."""
+    (topic,) = await admin.describe_topics([name])
+    return len(topic["partitions"]) == partitions and all(p["leader"] >= 0 for p in topic["partitions"])
+
+
+async def delete_records(bootstrap: str, before: dict[TopicPartition, int]) -> None:
+    """What retention does: records below these offsets are gone."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        await admin.delete_records({tp: RecordsToDelete(before_offset=offset) for tp, offset in before.items()})
+    finally:
+        await admin.close()
+
+
+async def read_topic(bootstrap: str, *topics: str, committed: bool = True) -> list[ConsumerRecord]:
+    """Every record there is now, each partition's in order. committed: without those of aborted transactions.
+
+    Raises TimeoutError where a transaction that stays open hides the end.
+    """
+    partitions = await partitions_of(bootstrap, *topics)
+    ends = await end_offsets(bootstrap, partitions)
+    consumer = reader(bootstrap, committed)
+    await consumer.start()
+    try:
+        consumer.assign(partitions)
+        await consumer.seek_to_beginning()
+        return await _until(consumer, ends)
+    finally:
+        await consumer.stop()
+
+
+def reader(bootstrap: str, committed: bool = True) -> AIOKafkaConsumer:
+    return AIOKafkaConsumer(
+        bootstrap_servers=bootstrap,
+        isolation_level="read_committed" if committed else "read_uncommitted",
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+    )
+
+
+async def partitions_of(bootstrap: str, *topics: str) -> list[TopicPartition]:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        found = await admin.describe_topics(list(topics))
+    finally:
+        await admin.close()
+    return [TopicPartition(t["topic"], p) for t in found for p in range(len(t["partitions"]))]
+
+
+async def end_offsets(bootstrap: str, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+    """The end of each log whatever its transactions: what a read_committed reader reaches once none is open."""
+    consumer = reader(bootstrap, committed=False)
+    await consumer.start()
+    try:
+        return await consumer.end_offsets(partitions)
+    finally:
+        await consumer.stop()
+
+
+async def _until(consumer: AIOKafkaConsumer, ends: dict[TopicPartition, int]) -> list[ConsumerRecord]:
+    found, deadline = [], time.monotonic() + READ_S
+    while behind := {tp: end for tp, end in ends.items() if await consumer.position(tp) < end}:
+        for records in (await consumer.getmany(*behind, timeout_ms=100)).values():
+            found += records
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not read to the end within {READ_S} s (a transaction is still open?): {behind}")
+    return found
+
+
+async def committed_offsets(bootstrap: str, group: str, topic: str) -> dict[TopicPartition, int | None]:
+    """The group's offsets of the topic's partitions, None where it has none."""
+    partitions = await partitions_of(bootstrap, topic)
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=group, enable_auto_commit=False)
+    await consumer.start()
+    try:
+        return {tp: await consumer.committed(tp) for tp in partitions}
+    finally:
+        await consumer.stop()

@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import itertools
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Container, Iterable
 from pathlib import Path
 from uuid import uuid4
 
@@ -13,7 +14,7 @@ from undertow.engine.artifact import write_artifact
 
 from .feeder import Fed, feed
 from .oracle import oracle
-from .topics import create_topic, partitions_of, read_topic, reader
+from .topics import committed, create_topic, partitions_of, read_topic, reader
 from .verifier import Lines, expected, faults, given, verify
 from .worker import Fate, Worker, Workers
 
@@ -32,6 +33,7 @@ codec = {{ type = "raw" }}
 session_timeout_s = {session_timeout_s}
 heartbeat_interval_s = 0.2
 rebalance_timeout_s = 5
+{source}
 [sink]
 type = "kafka"
 bootstrap_servers = "{bootstrap}"
@@ -72,18 +74,25 @@ class Scene:
         session_timeout_s: float = 1.5,
         commit_interval_s: float = 0.05,
         checkpoint_interval_s: float = 0.5,
+        source: str = "",
         tables: str = "",
         **config: str,
     ) -> None:
-        """Topics, model and pipeline file. config: of the input topic."""
+        """Topics, model and pipeline file. source, tables: TOML to add. config: of the input topic."""
         self.folder.mkdir(parents=True)
         artifact = oracle(self.wide)
         write_artifact(self.folder / "model.onnx", artifact.model, artifact.spec)
         await create_topic(self.bootstrap, self.input, partitions, **config)
         await create_topic(self.bootstrap, self.output, partitions)
-        values = {k: v for k, v in locals().items() if k.endswith("_s")}
         text = PIPELINE.format(
-            name=self.name, bootstrap=self.bootstrap, guarantee=self.guarantee, tables=tables, **values
+            name=self.name,
+            bootstrap=self.bootstrap,
+            guarantee=self.guarantee,
+            session_timeout_s=session_timeout_s,
+            commit_interval_s=commit_interval_s,
+            checkpoint_interval_s=checkpoint_interval_s,
+            source=source,
+            tables=tables,
         )
         self.file.write_text(text)
 
@@ -107,16 +116,29 @@ class Scene:
         return await feed(self.bootstrap, self.input, records, rate)
 
     @contextlib.asynccontextmanager
-    async def feeding(self, records: Iterable[Fed], rate: float) -> AsyncIterator[None]:
-        """Feeds meanwhile, and to the end."""
-        task = asyncio.create_task(self.feed(records, rate))
+    async def feeding(self, records: Iterable[Fed], rate: float = 1000) -> AsyncIterator[None]:
+        """Feeds meanwhile, and no longer than the block lasts."""
+        over = False
+
+        async def go_on() -> None:
+            await self.feed(itertools.takewhile(lambda _: not over, records), rate)
+
+        task = asyncio.create_task(go_on())
         try:
             yield
-            await task
         finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            over = True
+            await task
+
+    async def committed(self, worker: Worker, records: int, seconds: float = 20) -> None:
+        """Until the group's offsets come to `records` in all, while the worker runs."""
+        deadline = time.monotonic() + seconds
+        while sum(o for o, _ in (await committed(self.bootstrap, self.name, self.input)).values()) < records:
+            if worker.status is not None or time.monotonic() > deadline:
+                raise TimeoutError(
+                    f"{records} records are not committed, worker's status {worker.status}: {worker.tail()}"
+                )
+            await asyncio.sleep(0.1)
 
     async def expected(self) -> Lines:
         return expected(await read_topic(self.bootstrap, self.input), self.wide, self.idle_ms)
@@ -160,12 +182,12 @@ class Scene:
         """The whole output against the whole input, once nobody writes any more."""
         verify(await self.expected(), await self.outputs(), self.repeats)
 
-    async def finish(self, seconds: float = 30) -> None:
-        """Waits for all answers, ends the workers in order, which exit with 0, and verifies."""
+    async def finish(self, seconds: float = 30, excused: Container[Worker] = ()) -> None:
+        """Waits for all answers, ends the workers in order, which exit with 0 unless they are excused, and verifies."""
         await self.answered(seconds)
-        for worker in self.running:
-            if worker.status is None:
-                assert worker.end() == 0, worker.tail()
+        for worker in [w for w in self.running if w.status is None]:
+            code = await asyncio.to_thread(worker.end)
+            assert code == 0 or worker in excused, worker.tail()
         await self.verify()
 
     def close(self) -> None:

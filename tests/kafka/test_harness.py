@@ -1,6 +1,7 @@
 """The harness itself, tried on a plain loop in place of the product: right it passes, broken in a known way it is found out."""
 
 import asyncio
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -85,7 +86,7 @@ def test_right_loop_survives(scene: Callable[..., Scene], guarantee: str) -> Non
     async def body() -> None:
         stage = scene(guarantee, runner="stand-in")
         await stage.set_up()
-        async with stage.feeding(fed(KEYS, 3000, chunks=(1, 3), end_chance=0.01), rate=2000):
+        async with stage.feeding(fed(KEYS, 10**6, chunks=(1, 3), end_chance=0.01)):
             for phase in PHASES:
                 worker = stage.start(Fate(phase, 1 if phase in PHASES[:2] else 2))
                 assert await asyncio.to_thread(worker.wait) == -9, worker.tail()
@@ -117,5 +118,24 @@ def test_broken_loop_is_found_out(scene: Callable[..., Scene], flaw: str, phase:
         stage.start()
         with pytest.raises((AssertionError, TimeoutError), match=f"(?s){kind}"):
             await stage.finish(seconds=4)
+
+    asyncio.run(body())
+
+
+def test_unfenced_zombie_is_found_out(scene: Callable[..., Scene]) -> None:
+    """A worker that nobody fenced sleeps, wakes and writes what its successor had written: found to be repeated."""
+
+    async def body() -> None:
+        stage = scene(runner="stand-in", flaw="no fence")
+        await stage.set_up()
+        await stage.feed(fed(KEYS, 600))
+        zombie = stage.start(Fate("stepped", 2, "STOP"))
+        await asyncio.to_thread(zombie.until, lambda: zombie.stopped, 20, "stop")
+        stage.start()
+        await stage.answered()
+        zombie.signal(signal.SIGCONT)
+        await asyncio.sleep(0.5)
+        with pytest.raises(AssertionError, match=r"(?s)repeated: .* is there 2 times"):
+            await stage.finish()
 
     asyncio.run(body())

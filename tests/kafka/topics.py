@@ -3,8 +3,10 @@
 import asyncio
 import time
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 
 READ_S = 30
 
@@ -41,6 +43,32 @@ async def delete_records(bootstrap: str, before: dict[TopicPartition, int]) -> N
         await admin.delete_records({tp: RecordsToDelete(before_offset=offset) for tp, offset in before.items()})
     finally:
         await admin.close()
+
+
+async def alter_topic(bootstrap: str, name: str, **config: str) -> None:
+    """Sets the topic's settings to these."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        options = {k.replace("_", "."): v for k, v in config.items()}
+        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, options)])
+    finally:
+        await admin.close()
+
+
+async def write(bootstrap: str, record: ConsumerRecord, value: bytes | None, commit: bool | None = None) -> None:
+    """Adds a record of the same key behind it in its partition; commit: in a transaction that is committed or aborted."""
+    options = {} if commit is None else {"transactional_id": f"other-{record.topic}"}
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, **options)
+    await producer.start()
+    try:
+        if commit is not None:
+            await producer.begin_transaction()
+        await producer.send_and_wait(record.topic, value, record.key, record.partition, headers=list(record.headers))
+        if commit is not None:
+            await (producer.commit_transaction() if commit else producer.abort_transaction())
+    finally:
+        await producer.stop()
 
 
 async def read_topic(bootstrap: str, *topics: str, committed: bool = True) -> list[ConsumerRecord]:
@@ -99,12 +127,27 @@ async def _until(consumer: AIOKafkaConsumer, ends: dict[TopicPartition, int]) ->
     return found
 
 
-async def committed_offsets(bootstrap: str, group: str, topic: str) -> dict[TopicPartition, int | None]:
-    """The group's offsets of the topic's partitions, None where it has none."""
-    partitions = await partitions_of(bootstrap, topic)
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=group, enable_auto_commit=False)
-    await consumer.start()
+async def committed(bootstrap: str, group: str, topic: str) -> dict[TopicPartition, tuple[int, str]]:
+    """The group's offsets of the topic's partitions and the text beside each, of those that have one."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
     try:
-        return {tp: await consumer.committed(tp) for tp in partitions}
+        found = await admin.list_consumer_group_offsets(group)
     finally:
-        await consumer.stop()
+        await admin.close()
+    return {tp: (o.offset, o.metadata) for tp, o in found.items() if tp.topic == topic and o.offset >= 0}
+
+
+async def members(bootstrap: str, group: str) -> list[int]:
+    """How many partitions each member of the group has; nothing while the group is being rearranged."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        (answer,) = await admin.describe_consumer_groups([group])
+    finally:
+        await admin.close()
+    ((_, _, state, _, _, found, *_),) = answer.groups
+    if state != "Stable":
+        return []
+    assignments = [ConsumerProtocolMemberAssignment.decode(member[-1]) for member in found]
+    return [sum(len(partitions) for _, partitions in one.assignment) for one in assignments]

@@ -1,0 +1,168 @@
+"""What others do to a pipeline's topics: transactions that abort, retention, damage. It goes on rightly, or says clearly why not."""
+
+import asyncio
+import re
+from collections.abc import Callable
+
+import pytest
+from aiokafka import AIOKafkaProducer, TopicPartition
+
+from .chaos import Scene
+from .feeder import Fed, fed, keys
+from .topics import alter_topic, committed, delete_records, read_topic, write
+from .worker import Fate, Worker
+
+KEYS = keys(20)
+FIRST, MORE = 1500, 300
+
+
+async def ran(scene: Callable[..., Scene], gently: bool = True, records: int = FIRST) -> Scene:
+    """A scene in which one worker has answered everything and ended, in order or by kill -9; its input goes on a little."""
+    stage = scene()
+    await stage.set_up(partitions=1, source='group_instance_id = "one"', checkpoint_interval_s=1000)
+    await stage.feed(fed(KEYS, records))
+    worker = stage.start()
+    await stage.answered()
+    if gently:
+        assert await asyncio.to_thread(worker.end) == 0, worker.tail()
+    else:
+        worker.kill()
+    return stage
+
+
+async def refused(worker: Worker, *patterns: str) -> None:
+    """It ends with 1, and what it says has all of these."""
+    assert await asyncio.to_thread(worker.wait) == 1, worker.tail()
+    for pattern in patterns:
+        assert re.search(pattern, worker.tail()), f"{pattern!r} is not in: {worker.tail()}"
+
+
+def test_aborted_input(scene: Callable[..., Scene]) -> None:
+    """Records of aborted transactions in the input are nobody's frames; those of committed ones are."""
+
+    async def body() -> None:
+        stage = scene()
+        await stage.set_up(partitions=1)
+        stage.start()
+        await stage.feed(fed(KEYS, 200))
+        (some, *_) = await read_topic(stage.bootstrap, stage.input)
+        for commit in (False, True, False, False, True, False):
+            await write(stage.bootstrap, some, some.value, commit)
+            await stage.feed(fed(keys(30)[20:], 50))
+        await stage.finish()
+
+    asyncio.run(body())
+
+
+def test_fenced_from_outside(scene: Callable[..., Scene]) -> None:
+    """Somebody else begins the worker's transactional id: it aborts, and takes its partitions anew or leaves them to the next."""
+
+    async def body() -> None:
+        stage = scene()
+        await stage.set_up(session_timeout_s=1)
+        async with stage.feeding(fed(KEYS, 10**9)):
+            worker = stage.start()
+            await stage.committed(worker, 500)
+            claims = {text for _, text in (await committed(stage.bootstrap, stage.name, stage.input)).values()}
+            assert all(claims), "a running worker's partitions are claimed by nobody"
+            for claim in claims:
+                thief = AIOKafkaProducer(bootstrap_servers=stage.bootstrap, transactional_id=claim)
+                await thief.start()
+                await thief.stop()
+            await asyncio.sleep(1)
+            stage.start()
+        await stage.finish(excused=[worker])
+
+    asyncio.run(body())
+
+
+def test_changelog_that_ends_in_control_records(scene: Callable[..., Scene]) -> None:
+    """An aborted transaction at the changelog's end hides nothing, adds nothing and holds up no restore."""
+
+    async def body() -> None:
+        stage = await ran(scene)
+        rows = await read_topic(stage.bootstrap, stage.changelog)
+        for _ in range(3):
+            await write(stage.bootstrap, rows[-1], b"never written", commit=False)
+        stage.start()
+        await stage.feed(fed(keys(30)[20:], MORE))
+        await stage.finish()
+
+    asyncio.run(body())
+
+
+def test_input_gone_that_nobody_needs(scene: Callable[..., Scene]) -> None:
+    """After a stop in order the input below the committed offset may go: state comes from the changelog alone."""
+
+    async def body() -> None:
+        stage = await ran(scene)
+        before = await stage.outputs()
+        ((place, (offset, _)),) = (await committed(stage.bootstrap, stage.name, stage.input)).items()
+        await stage.feed(more())
+        want = await stage.expected()
+        await delete_records(stage.bootstrap, {place: offset})
+        worker = stage.start()
+        await stage.committed(worker, offset + MORE)
+        assert await asyncio.to_thread(worker.end) == 0, worker.tail()
+        assert await stage.outputs() == want
+        assert before != want
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize("gone", ["replay", "committed"])
+def test_input_gone_that_is_needed(scene: Callable[..., Scene], gone: str) -> None:
+    """Input that a replay or the committed offset needs was deleted: it says which partition, from where, and what there is."""
+
+    async def body() -> None:
+        stage = await ran(scene, gently=gone == "committed")
+        ((place, (offset, _)),) = (await committed(stage.bootstrap, stage.name, stage.input)).items()
+        await stage.feed(more())
+        at = offset if gone == "replay" else offset + 10
+        await delete_records(stage.bootstrap, {place: at})
+        await refused(stage.start(), f"{stage.input}[^\n]*{at}")
+
+    asyncio.run(body())
+
+
+def more() -> list[Fed]:
+    """Frames that go on with streams of before."""
+    return list(fed(KEYS, FIRST + MORE))[FIRST:]
+
+
+@pytest.mark.parametrize("how", ["one row", "cut short", "all gone"])
+def test_damaged_changelog(scene: Callable[..., Scene], how: str) -> None:
+    """A row with flipped bits, one cut short, and a changelog that retention emptied: an error that names topic and stream."""
+
+    async def body() -> None:
+        stage = await ran(scene)
+        rows = await read_topic(stage.bootstrap, stage.changelog)
+        row = next(r for r in reversed(rows) if r.value and b"pump-7" in r.key)
+        if how == "all gone":
+            await alter_topic(stage.bootstrap, stage.changelog, cleanup_policy="compact,delete")
+            await delete_records(stage.bootstrap, {TopicPartition(row.topic, row.partition): rows[-1].offset + 1})
+            await alter_topic(stage.bootstrap, stage.changelog, cleanup_policy="compact")
+            await refused(stage.start(), stage.changelog)
+            return
+        damaged = bytes(b ^ 0x5A for b in row.value) if how == "one row" else row.value[: len(row.value) // 2]
+        await write(stage.bootstrap, row, damaged)
+        await refused(stage.start(), f"{stage.changelog}", "pump-7")
+
+    asyncio.run(body())
+
+
+def test_rows_of_nobody_are_not_believed(scene: Callable[..., Scene]) -> None:
+    """The worker that was killed between two commits left rows in an aborted transaction: they are not read."""
+
+    async def body() -> None:
+        stage = scene()
+        await stage.set_up(partitions=1, source='group_instance_id = "one"', checkpoint_interval_s=0.05)
+        await stage.feed(fed(KEYS, FIRST))
+        for phase, nth in (("committing", 2), ("committing", 4), ("sent", 3)):
+            worker = stage.start(Fate(phase, nth))
+            assert await asyncio.to_thread(worker.wait) == -9, worker.tail()
+            await stage.feed(fed(keys(30)[20:], 100))
+        stage.start()
+        await stage.finish()
+
+    asyncio.run(body())

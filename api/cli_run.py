@@ -12,6 +12,7 @@ import msgspec
 from .connectors.config import PlacedPipeline, read_pipeline
 from .connectors.opening import Parts, check_parts, open_parts
 from .connectors.running import run
+from .connectors.secret import hidden
 from .connectors.summary import Summary
 
 LIVE_S, PLAIN_S = 0.25, 5.0  # between two looks at the figures: on a terminal, elsewhere
@@ -65,10 +66,10 @@ def _plan(placed: PlacedPipeline, parts: Parts) -> dict[str, Any]:
         "backend": engine.backend,
         "max_streams": pipeline.model.max_streams,
         "bytes_per_stream": engine.spec.state_bytes,
-        "source": msgspec.to_builtins(pipeline.source),
+        "source": msgspec.to_builtins(pipeline.source, enc_hook=hidden),
         "policy": msgspec.to_builtins(pipeline.policy),
         "decode": msgspec.to_builtins(pipeline.decode),
-        "sink": msgspec.to_builtins(pipeline.sink),
+        "sink": msgspec.to_builtins(pipeline.sink, enc_hook=hidden),
         "delivery": msgspec.to_builtins(pipeline.delivery),
         "store": str(placed.store_path),
         "resumes": _resumes(placed),
@@ -92,10 +93,14 @@ def _print(facts: dict[str, Any], as_json: bool, err: bool) -> None:
 
 def _told(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{k} = {v}" for k, v in value.items() if v is not None)
+        return ", ".join(f"{k} = {_inner(v)}" for k, v in value.items() if v is not None)
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:,}" if isinstance(value, int | float) else str(value)
+
+
+def _inner(value: Any) -> str:
+    return f"{{ {_told(value)} }}" if isinstance(value, dict) else str(value)
 
 
 class Progress:

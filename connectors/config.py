@@ -9,6 +9,8 @@ import msgspec
 
 from ..engine.errors import ConfigError
 from .files_config import CodecConfig, FilesSinkConfig, FilesSourceConfig, StdinConfig, StdoutConfig
+from .kafka.checking import check_sink, check_source
+from .kafka.config import KafkaSinkConfig, KafkaSourceConfig
 from .toml_file import read_toml
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -86,9 +88,13 @@ class Delivery(Table, frozen=True, kw_only=True):
 
 
 class StoreConfig(Table, frozen=True, kw_only=True):
-    """[store]; path: the folder of the local store, `<name>.state` beside the pipeline file if not given."""
+    """[store]; path: the folder of the local store, `<name>.state` beside the pipeline file if not given.
+
+    replication_factor: of the changelog topics that a Kafka source's pipeline makes, the brokers' default if not given.
+    """
 
     path: Text | None = None
+    replication_factor: Annotated[int, msgspec.Meta(ge=1, le=32767)] | None = None
 
 
 class DeadLetterConfig(Table, frozen=True, kw_only=True):
@@ -102,8 +108,8 @@ class Pipeline(Table, frozen=True, kw_only=True):
 
     name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")]
     model: Model
-    source: FilesSourceConfig | StdinConfig | MemorySourceConfig
-    sink: FilesSinkConfig | StdoutConfig | MemorySinkConfig
+    source: FilesSourceConfig | StdinConfig | MemorySourceConfig | KafkaSourceConfig
+    sink: FilesSinkConfig | StdoutConfig | MemorySinkConfig | KafkaSinkConfig
     policy: Policy = Policy()
     decode: RawDecode | LabelsDecode = RawDecode()
     delivery: Delivery = Delivery()
@@ -149,3 +155,18 @@ def check_pipeline(placed: PlacedPipeline) -> None:
         )
     if pipeline.model.providers and pipeline.model.backend == "numba":
         raise ConfigError(f"{where}: [model] providers are for ONNX Runtime, backend is 'numba'; use 'ort' or 'auto'")
+    try:
+        _check_kafka(pipeline)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _check_kafka(pipeline: Pipeline) -> None:
+    if isinstance(pipeline.source, KafkaSourceConfig):
+        check_source(pipeline.source)
+    elif pipeline.store.replication_factor is not None:
+        raise ConfigError(
+            "[store] replication_factor is of changelog topics, and only [source] type = 'kafka' has those; take it out"
+        )
+    if isinstance(pipeline.sink, KafkaSinkConfig):
+        check_sink(pipeline.sink)

@@ -13,6 +13,7 @@ from .decoders import make_decoder
 from .files_config import FilesSinkConfig, FilesSourceConfig, StdinConfig, StdoutConfig
 from .files_sink import FilesSink
 from .files_source import FilesSource
+from .kafka.config import KafkaSinkConfig
 from .records import Sink, Source
 from .stdio import StdinSource, StdoutSink
 
@@ -58,11 +59,12 @@ def open_parts(placed: PlacedPipeline, source: Source | None, sink: Sink | None)
 
 
 def check_parts(parts: Parts) -> None:
-    """Looks at what a run would meet: the beginning of every input file, the sink's folder. Raises ConnectorError."""
+    """Looks at what a run would meet: the beginning of every input file, the sink's folder or topic. Raises ConnectorError."""
     if isinstance(parts.source, FilesSource):
         parts.source.check()
-    if isinstance(parts.sink, FilesSink):
-        parts.sink.check()
+    check = getattr(parts.sink, "check", None)  # that of files and of Kafka, whose module is loaded where it is used
+    if check is not None:
+        check()
 
 
 def _source(placed: PlacedPipeline, given: Source | None, spec: StepSpec) -> tuple[Source, Codec | None]:
@@ -84,6 +86,10 @@ def _sink(placed: PlacedPipeline, given: Sink | None, spec: StepSpec) -> Sink:
         return given
     if isinstance(config, FilesSinkConfig):
         return FilesSink(config, placed.folder, spec)
+    if isinstance(config, KafkaSinkConfig):
+        from .kafka.sink import KafkaSink  # aiokafka takes a fifth of a second to load
+
+        return KafkaSink(config, placed.folder, make_codec(config.codec.type, spec))
     assert isinstance(config, StdoutConfig)
     return StdoutSink(config, placed.folder, spec)
 

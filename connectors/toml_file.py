@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 from msgspec.inspect import (
+    CustomType,
     Field,
     FloatType,
     ListType,
@@ -22,6 +23,7 @@ from msgspec.inspect import (
 )
 
 from ..engine.errors import ConfigError
+from .secret import HIDDEN, Secret, as_secret
 
 T = TypeVar("T")
 _VARIABLE = re.compile(r"\$(\$?)\{([^}]*)\}")
@@ -130,7 +132,7 @@ def _near(got: object, names: Iterator[str] | list[str]) -> str:
 
 def _converted(document: dict[str, Any], kind: type[T]) -> T:
     try:
-        return msgspec.convert(document, kind)
+        return msgspec.convert(document, kind, dec_hook=as_secret)
     except msgspec.ValidationError as error:
         found = _PLACE.match(str(error))
         what, dotted = (found["what"], found["path"] or "") if found else (str(error), "")
@@ -139,7 +141,8 @@ def _converted(document: dict[str, Any], kind: type[T]) -> T:
         for key in path:
             got = got[int(key)] if isinstance(got, list) else got.get(key)
         words = f"; expected one of: {_words(document, type_info(kind), path)}" if "enum" in what else ""
-        raise ConfigError(f"{_where(path)} is {got!r}: {what[:1].lower()}{what[1:]}{words}") from error
+        shown = _shown(got, path, type_info(kind))
+        raise ConfigError(f"{_where(path)} is {shown}: {what[:1].lower()}{what[1:]}{words}") from error
 
 
 def _words(value: Any, kind: Type, path: tuple[str, ...]) -> str:
@@ -151,6 +154,32 @@ def _words(value: Any, kind: Type, path: tuple[str, ...]) -> str:
     kinds = kind.types if isinstance(kind, UnionType) else (kind,)
     words = [str(word) for k in kinds if isinstance(k, LiteralType) for word in k.values]
     return ", ".join([*words, "a number"] if any(isinstance(k, FloatType) for k in kinds) else words)
+
+
+def _shown(got: Any, path: tuple[str, ...], kind: Type) -> str:
+    """What was got, without the secrets in it. They are known by their keys, so one in a wrong place is hidden too."""
+    found = list(_secrets(kind))
+    keys = {key for _, key in found}
+    if keys & set(path):
+        return HIDDEN
+    if path and path[-1] in {table for table, _ in found} and not isinstance(got, dict):
+        return f"a {type(got).__name__}"
+    return repr(_without(got, keys))
+
+
+def _without(got: Any, keys: set[str]) -> Any:
+    if isinstance(got, dict):
+        return {k: Secret(v) if k in keys else _without(v, keys) for k, v in got.items()}
+    return [_without(item, keys) for item in got] if isinstance(got, list) else got
+
+
+def _secrets(kind: Type, table: str = "") -> Iterator[tuple[str, str]]:
+    """Of every secret at any depth the key of its table, and its own."""
+    for part in kind.types if isinstance(kind, UnionType) else (kind,):
+        if isinstance(part, CustomType) and part.cls is Secret:
+            yield "", table
+        for field in part.fields if isinstance(part, StructType) else ():
+            yield from ((at or table, key) for at, key in _secrets(field.type, field.encode_name))
 
 
 def _where(path: tuple[str, ...]) -> str:

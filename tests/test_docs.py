@@ -15,6 +15,7 @@ from msgspec.inspect import Field, LiteralType, Metadata, StructType, Type, Unio
 
 from undertow.connectors.config import Pipeline, read_pipeline
 from undertow.connectors.files_config import CodecConfig
+from undertow.connectors.kafka.config import SecurityConfig
 from undertow.connectors.summary import Summary
 from undertow.demo import excerpt
 
@@ -36,7 +37,9 @@ def tables() -> dict[str, list[Field]]:
     """The keys of each table that the program reads, by the heading under which the page has them."""
     (pipeline,) = structs(type_info(Pipeline))
     (codec,) = structs(type_info(CodecConfig))
+    (security,) = structs(type_info(SecurityConfig))
     found = {"the file": [f for f in pipeline.fields if not structs(f.type)], "`codec`": list(codec.fields)}
+    found["`security`"] = list(security.fields)
     for field in pipeline.fields:
         for struct in structs(field.type):
             tag = f' {struct.tag_field} = "{struct.tag}"' if struct.tag_field else ""
@@ -63,7 +66,8 @@ def test_every_key_is_there_and_no_other(heading: str) -> None:
         _, _, default, meaning = said[name]
         assert field.required == (default == "needed"), name
         if field.default is not msgspec.NODEFAULT and field.default is not None:
-            assert tomllib.loads(f"x = {default.strip('`')}")["x"] == field.default, name
+            shown = tomllib.loads(f"x = {default.strip('`')}")["x"]
+            assert msgspec.convert(shown, type(field.default)) == field.default, name
         missing = [word for word in words(field.type) if f'"{word}"' not in f"{default} {meaning}"]
         assert not missing, f"{heading} {name}: the page does not say {missing}"
 
@@ -79,13 +83,14 @@ def test_no_table_is_of_what_there_is_not() -> None:
     assert {f.name for f in fields(Summary)} <= set(re.findall(r"`(\w+)`", TEXT.split("## The summary")[1]))
 
 
-def test_the_settings_are_pipelines(tmp_path: Path) -> None:
+def test_the_settings_are_pipelines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each block of settings is read as a pipeline."""
+    monkeypatch.setenv("KAFKA_PASSWORD", "secret")
     names = []
     for block in blocks("toml"):
         (tmp_path / "pipeline.toml").write_text(block)
         names.append(read_pipeline(tmp_path / "pipeline.toml").pipeline.name)
-    assert names == ["motion", "pipe"]
+    assert names == ["motion", "pipe", "secured"]
 
 
 def undertow(folder: Path, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:

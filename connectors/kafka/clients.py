@@ -87,7 +87,9 @@ def batch_bytes(wanted: int, topic_bytes: int, partitions: int) -> int:
 
 
 async def start(
-    client: AIOKafkaConsumer | AIOKafkaProducer | AIOKafkaAdminClient, settings: dict[str, Any], what: str = "start"
+    client: AIOKafkaConsumer | AIOKafkaProducer | AIOKafkaAdminClient,
+    settings: dict[str, Any],
+    what: str = "connecting",
 ) -> None:
     """Starts any of them, within the request timeout and the time that it takes to see why not.
 

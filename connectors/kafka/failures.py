@@ -52,7 +52,11 @@ _KINDS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
         "no answer in time; is the cluster up, and its addresses right?",
     ),
     (
-        (ke.KafkaConnectionError, ke.NodeNotReadyError, OSError),
+        (ke.KafkaConnectionError,),
+        "the connection was closed; is [..security] protocol that of this port, and does it ask for a certificate_file?",
+    ),
+    (
+        (ke.NodeNotReadyError, OSError),
         "no connection; is the broker up, the address right, and [..security] protocol that of this port?",
     ),
 )
@@ -63,7 +67,7 @@ def connector_error(error: BaseException, where: str) -> ConnectorError:
     for kinds, what in _KINDS:
         if isinstance(error, kinds):
             return ConnectorError(f"{where}: {what}{_detail(error)}")
-    return ConnectorError(f"{where}: failed{_detail(error) or f' ({type(error).__name__})'}")
+    return ConnectorError(f"{where}: failed{_detail(error)}")
 
 
 @contextmanager
@@ -77,4 +81,4 @@ def told(where: str) -> Iterator[None]:
 
 def _detail(error: BaseException) -> str:
     words = getattr(error, "verify_message", None) or getattr(error, "strerror", None) or str(error)
-    return f" ({words})" if words else ""
+    return f" ({words or type(error).__name__})"

@@ -1,7 +1,8 @@
 """Answers to a Kafka topic, from a source that is not Kafka. What was sent cannot be taken back, so it is at-least-once."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaTimeoutError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
+from ...engine.errors import ConnectorError
 from ..codecs import Codec
 from ..columns import Answers
 from .clients import admin, batch_bytes, producer, start, stop
@@ -43,6 +45,8 @@ class KafkaSink:
         size = batch_bytes(self._config.max_batch_bytes, topic_bytes, partitions)
         self._producer = producer(self._settings, self._config.compression, size)
         await start(self._producer, self._settings)
+        with told(self._topic_name):
+            await self._producer.partitions_for(self._config.topic)
 
     async def write(self, answers: Answers) -> None:
         """Sends them. A batch waits until the one before it of its partition is on its way, so two of each is all that piles up."""
@@ -51,16 +55,14 @@ class KafkaSink:
         payloads = [self._codec.encode(answer) for answer in answers]
         batches = output_batches(self._opened.create_batch, answers, payloads, self._partition_of, self._record_bytes)
         self._sent = [future for future in self._sent if not future.done() or future.exception()]
-        with told(self._topic_name):
-            async with asyncio.timeout(self._config.delivery_timeout_s):
-                await asyncio.gather(*(self._send(partition, some) for partition, some in batches.items()))
+        async with self._bounded():
+            await asyncio.gather(*(self._send(partition, some) for partition, some in batches.items()))
 
     async def flush(self) -> Mapping[str, int]:
         """Waits until all in-sync replicas have everything; there is no length to go back to. Raises ConnectorError."""
         sent, self._sent = self._sent, []
-        with told(f"{self._topic_name}: not acknowledged within {self._config.delivery_timeout_s:g} s"):
-            async with asyncio.timeout(self._config.delivery_timeout_s):
-                done = await asyncio.gather(*sent, return_exceptions=True)
+        async with self._bounded():
+            done = await asyncio.gather(*sent, return_exceptions=True)
         for error in done:
             if isinstance(error, BaseException):
                 raise connector_error(error, self._topic_name) from error
@@ -69,6 +71,22 @@ class KafkaSink:
     async def close(self) -> None:
         if self._producer is not None:
             await stop(self._producer)
+
+    @asynccontextmanager
+    async def _bounded(self) -> AsyncIterator[None]:
+        """An idempotent producer tries for ever; this is where that ends."""
+        limit_s = self._config.delivery_timeout_s
+        try:
+            with told(self._topic_name):
+                async with asyncio.timeout(limit_s):
+                    yield
+        except ConnectorError as error:
+            if isinstance(error.__cause__, TimeoutError):
+                raise ConnectorError(
+                    f"{self._topic_name}: not acknowledged within {limit_s:g} s; are its partitions' leaders up and enough replicas "
+                    "in sync? [sink] delivery_timeout_s says how long to wait"
+                ) from error
+            raise
 
     async def _send(self, partition: int, batches: list[BatchBuilder]) -> None:
         for batch in batches:

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
@@ -18,9 +18,8 @@ from aiokafka.structs import OffsetAndMetadata
 
 from ...engine.errors import ConnectorError
 from ..batch import Batch
-from ..columns import Answers
-from ..config import Delivery
 from ..summary import Summary
+from . import clients
 from .changelog import ChangelogReader
 from .intake import partition_name
 from .offsets import Claim, Committed, committed
@@ -28,62 +27,80 @@ from .state import Changes, State
 from .writer import Writer, WriterFailed
 
 log = logging.getLogger("undertow.kafka")
+T = TypeVar("T")
 Polled = Mapping[TopicPartition, Sequence[ConsumerRecord]]
 POLL_S = 0.2  # the longest wait for records, and so for a signal to be heeded
+RETRY_S = 0.5
 RELEASE_S = 10.0  # how long a partition's owner that is alive is waited for
 
 
 @dataclass(slots=True)
 class Part:
-    """A partition that this process was assigned. committed: the group's offset that was found; running: it is restored."""
+    """A partition that this process was assigned.
+
+    claimed: this process alone may write for it. running: it is restored. committed: the group's offset. marker: the
+    changelog has one. replay_to: where answers begin that were not given out, until that is reached. end: where to stop.
+    """
 
     tp: TopicPartition
     claimed: bool = False
     running: bool = False
     committed: int = 0
+    marker: bool = False
     replay_to: int = 0
     began: float = 0.0
-    read: int = 0
+    end: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaParts:
+    """What a processor is made of."""
+
+    cluster: Cluster
+    batch: Batch
+    intake: Intake
+    outputs: Outputs
+    dead: DeadLetterTopic | None
 
 
 class KafkaProcessor:
     """Runs one pipeline whose records come from Kafka, once.
 
-    outputs: where answers go. live: ids of the workers that are alive, as the assignor was told. phases: called at each
-    step of the work, for tests that end the process there.
+    told: called after each turn with what gives the figures. phases: called with the name of each step of the work, for
+    tests that end the process there. clock: seconds.
     """
 
     def __init__(
         self,
-        parts: "KafkaParts",
-        delivery: Delivery,
+        parts: KafkaParts,
         told: Callable[[Callable[[], Summary]], None] | None = None,
-        phases: Callable[[str], None] = lambda phase: None,
+        phases: Callable[[str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self.p, self.delivery, self.told, self.phases, self.clock = parts, delivery, told, phases, clock
-        self.batch: Batch = parts.batch
-        self.state = State(parts.batch, parts.on_change)
-        self.writer = Writer(parts.make_producer, parts.name, parts.worker)
-        self.consumer: AIOKafkaConsumer = parts.make_consumer()
-        self.reader = ChangelogReader(parts.make_reader)
+        self.parts, self.cluster, self.batch, self.clock = parts, parts.cluster, parts.batch, clock
+        self.told, self.phase = told, phases or (lambda name: None)
+        pipeline = self.cluster.pipeline
+        self.delivery, self.source = pipeline.delivery, self.cluster.source
+        self.state = State(parts.batch, pipeline.model.on_change)
+        self.writer = Writer(self.cluster.producer, pipeline.name, self.cluster.worker)
+        self.reader = ChangelogReader(self.cluster.reader)
         self.held: dict[TopicPartition, Part] = {}
         self.stopped_by: str | None = None
         self.commits = self.checkpoints = 0
-        self._assigned: set[TopicPartition] | None = None  # where an assignment waits to be taken up
+        self._assigned: set[TopicPartition] | None = None  # an assignment that waits to be taken up
         self._restoring: asyncio.Task[None] | None = None
         self._polling: asyncio.Task[Polled] | None = None
         self._committing: asyncio.Task[None] | None = None
         self._busy = asyncio.Lock()  # the engine and what is kept of streams
         self._moved: set[TopicPartition] = set()
-        self._failed: str | None = None
+        self._began = self._commit_at = clock()
 
     def stop(self, reason: str) -> None:
-        """Lets the run finish what it has polled, write a checkpoint, hand its partitions over and end."""
+        """Lets the run finish what it has polled, write every row, hand its partitions over and end."""
         self.stopped_by = self.stopped_by or reason
 
     async def run(self) -> Summary:
-        """Until `stop` is called, or the ends that it found at the start where it is to stop there. Raises UndertowError."""
+        """Until `stop` is called, or the input ends where it is to stop there. Raises UndertowError."""
         try:
             await self._open()
             while self.stopped_by is None and self.batch.failure is None and not await self._at_the_end():
@@ -98,28 +115,31 @@ class KafkaProcessor:
     # ---------------------------------------------------------------------------------------------- one turn
 
     async def _turn(self) -> None:
+        """Answers wait for the commit before them; so a commit goes on while the next records are stepped."""
         try:
             await self._take_up()
             polled = await self._poll()
             if polled:
-                self.phases("polled")
-                answers = await self._step(polled)
-                self.phases("stepped")
-                await self._send(answers)
-                self.phases("sent")
+                self.phase("polled")
+                prepared = await self._step(polled)
+                self.phase("stepped")
+                await self._settled()
+                await self.parts.outputs.send(prepared, self.writer)
+                if self.parts.dead is not None:
+                    await self.parts.dead.send(self.writer)
+                self.phase("sent")
             await self._commit_if_due()
         except WriterFailed as error:
             await self._begin_again(str(error))
+        if self.told is not None:
+            self.told(self.summary)
 
     async def _poll(self) -> Polled:
         """Records of partitions that run, from where each goes on."""
         if self._polling is None:
             self._polling = asyncio.create_task(self._fetch())
-        wait = min(
-            POLL_S,
-            max(0.0, self._committed_at + self.delivery.commit_interval_s - self.clock()) if self._moved else POLL_S,
-        )
-        await asyncio.wait({self._polling}, timeout=wait)
+        due_s = self._commit_at + self.delivery.commit_interval_s - self.clock()
+        await asyncio.wait({self._polling}, timeout=max(0.0, min(POLL_S, due_s)) if self._moved else POLL_S)
         if not self._polling.done():
             return {}
         polled, self._polling = self._polling.result(), None
@@ -128,107 +148,116 @@ class KafkaProcessor:
 
     async def _fetch(self) -> Polled:
         try:
-            return await self.consumer.getmany(timeout_ms=int(POLL_S * 1000), max_records=self.p.max_records)
+            return await self.consumer.getmany(timeout_ms=round(POLL_S * 1000), max_records=self.source.max_poll_records)
         except NoOffsetForPartitionError:  # a new partition that nobody has sought in yet
             return {}
         except OffsetOutOfRangeError as error:
             places = ", ".join(f"{partition_name(tp)} at {at}" for tp, at in error.args[0].items())
             raise ConnectorError(
-                f"[source] {places}: no such record any more; the topic's retention deleted input that was not processed, or "
-                "the topic was made anew. Set the group's offset to one that there is (kafka-consumer-groups.sh --reset-offsets) to go on without it"
+                f"[source] {places}: there is no such record any more; retention deleted input that was not processed, or the topic was made "
+                "anew. To go on without it, set the group's offset to one that there is (kafka-consumer-groups.sh --reset-offsets)"
             ) from error
         except KafkaError as error:
-            raise ConnectorError(f"[source] records cannot be fetched: {type(error).__name__}: {error}") from error
+            if not error.retriable:
+                raise connector_error(error, f"{self.cluster.where}: [source] records cannot be fetched") from error
+            log.warning("fetch failed", extra={"reason": str(error)})
+            await asyncio.sleep(POLL_S)
+            return {}
 
     def _following(self, tp: TopicPartition, records: Sequence[ConsumerRecord]) -> Sequence[ConsumerRecord]:
         """Those that were not taken yet; none of a partition that does not run here."""
         part = self.held.get(tp)
-        if part is None or not part.running:
+        if part is None or not part.running or not records:
             return []
         begin = self.batch.positions.next[partition_name(tp)]
         return records if records[0].offset >= begin else [r for r in records if r.offset >= begin]
 
     async def _step(self, polled: Polled) -> list[Any]:
-        async with self._busy:
-            answers = await asyncio.to_thread(lambda: self.batch.answers(self.p.intake.columns(polled)))
+        def work() -> list[Any]:
+            answers = self.batch.answers(self.parts.intake.columns(polled))
+            return [self.parts.outputs.prepared(given, self.writer) for given in answers if len(given)]
+
+        prepared = await self._alone(work)
         for tp in polled:
             self._moved.add(tp)
-            self._replayed(self.held[tp])
-        return answers
+            self._check_replay(self.held[tp])
+        return prepared
 
-    def _replayed(self, part: Part) -> None:
+    def _check_replay(self, part: Part) -> None:
         name = partition_name(part.tp)
         if part.replay_to and self.batch.positions.next[name] >= part.replay_to:
             part.replay_to = 0
             self.state.caught_up(name)
             log.info("replayed", extra={"partition": name, "seconds": round(self.clock() - part.began, 3)})
 
-    async def _send(self, answers: Sequence[Answers]) -> None:
-        await self._committed()
-        for given in answers:
-            if len(given):
-                await self.p.outputs.send(self.writer, given)
-        if self.p.dead is not None:
-            await self.p.dead.send(self.writer)
+    async def _alone(self, work: Callable[[], T]) -> T:
+        """Runs it in a thread, to its end also where the caller is cancelled: nothing else may touch streams meanwhile."""
+        async with self._busy:
+            task = asyncio.ensure_future(asyncio.to_thread(work))
+            try:
+                return await asyncio.shield(task)
+            except asyncio.CancelledError:
+                await asyncio.wait({task})
+                raise
 
     # ---------------------------------------------------------------------------------------------- commits
 
     async def _commit_if_due(self) -> None:
-        now = self.clock()
-        if self._moved and now - self._committed_at >= self.delivery.commit_interval_s and self._committing is None:
+        if self._committing is not None and self._committing.done():
+            await self._settled()
+        due = self.clock() - self._commit_at >= self.delivery.commit_interval_s
+        if due and self._committing is None and self._to_commit(frozenset()):
             await self._commit()
-        elif self._committing is not None and self._committing.done():
-            await self._committed()
-        if self.told is not None:
-            self.told(self.summary)
+
+    def _to_commit(self, leaving: frozenset[TopicPartition]) -> list[TopicPartition]:
+        """The partitions that have records to commit, rows to write, or a claim to release."""
+        return [
+            tp
+            for tp, part in self.held.items()
+            if part.claimed
+            and (tp in leaving or tp in self._moved or (part.running and self.state.unwritten(partition_name(tp))))
+        ]
 
     async def _commit(self, leaving: frozenset[TopicPartition] = frozenset()) -> None:
         """Begins a commit of everything that was taken; of partitions that are left, with all their rows and without a claim."""
-        await self._committed()
-        moved = [tp for tp in self.held if self.held[tp].claimed and (tp in self._moved or tp in leaving)]
+        await self._settled()
+        parts, now = self._to_commit(leaving), self.clock()
         self._moved.clear()
-        now = self.clock()
-        share = min(1.0, (now - self._committed_at) / self.delivery.checkpoint_interval_s)
-        async with self._busy:
-            changes = await asyncio.to_thread(self._changes, moved, share, leaving)
-        self._committed_at = now
-        offsets = {tp: self._offset(self.held[tp], tp in leaving) for tp in moved}
+        self._commit_at = now
+        interval_s = self.delivery.checkpoint_interval_s
+        names = {tp: partition_name(tp) for tp in parts if self.held[tp].running}
+        changes = await self._alone(
+            lambda: {tp: self.state.changes(name, now, interval_s, tp in leaving) for tp, name in names.items()}
+        )
+        offsets = {tp: self._offset(self.held[tp], tp in leaving) for tp in parts}
         if offsets:
             self._committing = asyncio.create_task(self._write(changes, offsets))
 
-    def _changes(
-        self, moved: Sequence[TopicPartition], share: float, leaving: frozenset[TopicPartition]
-    ) -> dict[TopicPartition, Changes]:
-        return {
-            tp: self.state.changes(partition_name(tp), share, tp in leaving) for tp in moved if self.held[tp].running
-        }
-
     def _offset(self, part: Part, leaves: bool) -> OffsetAndMetadata:
-        owner = None if leaves else self.writer.id
-        offset = self.batch.positions.next[partition_name(part.tp)] if part.running else part.committed
-        part.committed = max(part.committed, offset)
-        return OffsetAndMetadata(part.committed, Claim(owner=owner, marker=part.running).text())
+        if part.running:
+            part.committed = max(part.committed, self.batch.positions.next[partition_name(part.tp)])
+            part.marker = True
+        claim = Claim(owner=None if leaves else self.writer.id, marker=part.marker)
+        return OffsetAndMetadata(part.committed, claim.text())
 
     async def _write(
         self, changes: Mapping[TopicPartition, Changes], offsets: Mapping[TopicPartition, OffsetAndMetadata]
     ) -> None:
         began = self.clock()
-        await self.p.outputs.flush()
+        await self.parts.outputs.flush()
         for tp, told in changes.items():
             if told:
-                await self.writer.send(
-                    self.p.changelog(tp.topic), {tp.partition: self.p.change_batches(self.writer.producer, told)}
-                )
-        await self.writer.ready(offsets, self.p.group_id)
-        self.phases("committing")
+                topic = self.cluster.changelog(tp.topic)
+                batches = change_batches(self.writer.producer.create_batch, told, topic)
+                await self.writer.send(topic, {tp.partition: batches})
+        await self.writer.ready(offsets, self.cluster.group_id)
+        self.phase("committing")
         await self.writer.commit()
-        self.phases("committed")
+        self.phase("committed")
         self.commits += 1
-        log.debug(
-            "committed", extra={"seconds": round(self.clock() - began, 4), "rows": sum(map(len, changes.values()))}
-        )
+        log.debug("committed", extra={"seconds": self.clock() - began, "rows": sum(map(len, changes.values()))})
 
-    async def _committed(self) -> None:
+    async def _settled(self) -> None:
         """The commit that was begun is done. Raises WriterFailed."""
         if self._committing is not None:
             task, self._committing = self._committing, None
@@ -250,64 +279,71 @@ class KafkaProcessor:
 
     async def _take_up(self) -> None:
         """Lets go of the partitions that are gone, and begins to restore those that are new."""
-        if self._restoring is not None and self._restoring.done():
-            task, self._restoring = self._restoring, None
-            await task
         if self._assigned is None:
+            await self._restored()
             return
         assigned, self._assigned = self._assigned, None
-        if self._restoring is not None:
-            self._restoring.cancel()
-            await asyncio.wait({self._restoring})
-            self._restoring = None
+        await self._end_restoring()
         lost = frozenset(self.held) - assigned
-        for tp in frozenset(tp for tp, part in self.held.items() if not part.running) - lost:
-            self._forget(tp, keep_claim=True)
         if lost:
             await self._leave(lost)
-        new = [tp for tp in assigned if tp not in self.held or not self.held[tp].running]
+        new = [tp for tp in sorted(assigned) if tp not in self.held or not self.held[tp].running]
+        for tp in new:
+            self.state.drop(partition_name(tp))
         if new:
             self._restoring = asyncio.create_task(self._restore(new))
 
-    def _forget(self, tp: TopicPartition, keep_claim: bool = False) -> None:
+    async def _restored(self) -> None:
+        """Raises what went wrong in restoring, once that is over; WriterFailed where trying again may help."""
+        if self._restoring is not None and self._restoring.done():
+            task, self._restoring = self._restoring, None
+            try:
+                await task
+            except KafkaError as error:
+                raise WriterFailed(f"restoring: {type(error).__name__}: {error}") from error
+
+    async def _end_restoring(self) -> None:
+        if self._restoring is not None:
+            task, self._restoring = self._restoring, None
+            task.cancel()
+            await asyncio.wait({task})
+
+    def _forget(self, tp: TopicPartition) -> None:
         self.state.drop(partition_name(tp))
         self._moved.discard(tp)
-        if not keep_claim:
-            self.held.pop(tp, None)
+        self.held.pop(tp, None)
 
     async def _leave(self, lost: frozenset[TopicPartition]) -> None:
         """Writes all rows of these partitions and releases their claims, in one transaction with all else that is due."""
         await self._commit(lost)
-        await self._committed()
-        for tp in lost:
-            self._forget(tp)
+        await self._settled()
+        async with self._busy:
+            for tp in lost:
+                self._forget(tp)
         log.info("released", extra={"partitions": sorted(map(partition_name, lost))})
 
     async def _restore(self, new: Sequence[TopicPartition]) -> None:
         """Claims the partitions, reads their changelogs to the end, and lets them run from where their replays begin."""
         began = self.clock()
-        found = await self._claim(new)
-        if not found:
+        offsets = await self._claim(new)
+        if not offsets:
             return
-        self.phases("claimed")
-        for tp in found:
-            self.held[tp] = Part(tp, True, False, found[tp], 0, began)
+        self.phase("claimed")
+        logs = {TopicPartition(self.cluster.changelog(tp.topic), tp.partition): tp for tp in offsets}
+        for tp in offsets:
             self.state.follow(partition_name(tp))
-        logs = {TopicPartition(self.p.changelog(tp.topic), tp.partition): tp for tp in found}
         rows = 0
         async for records, _ in self.reader.to_the_end(dict.fromkeys(logs)):
-            for source, part in records.items():
-                rows += len(part)
-                async with self._busy:
-                    await asyncio.to_thread(
-                        self.state.apply, partition_name(logs[source]), part, f"changelog {partition_name(source)}"
-                    )
-            self.phases("restoring")
-        for source, tp in logs.items():
-            await self._run_from_here(self.held[tp], f"changelog {partition_name(source)}")
+            for log_tp, some in records.items():
+                rows += len(some)
+                where, name = f"changelog {partition_name(log_tp)}", partition_name(logs[log_tp])
+                await self._alone(lambda name=name, some=some, where=where: self.state.apply(name, some, where))
+            self.phase("restoring")
+        read_s = self.clock() - began
+        for log_tp, tp in logs.items():
+            await self._run_from_here(self.held[tp], f"changelog {partition_name(log_tp)}")
         log.info("restored", extra={
-            "partitions": sorted(map(partition_name, found)), "rows": rows, "streams": len(self.batch.ledger.streams),
-            "seconds": round(self.clock() - began, 3),
+            "partitions": sorted(map(partition_name, offsets)), "rows": rows, "seconds": round(read_s, 3),
         })  # fmt: skip
 
     async def _run_from_here(self, part: Part, where: str) -> None:
@@ -317,108 +353,121 @@ class KafkaProcessor:
         first = (await self.consumer.beginning_offsets([tp]))[tp]
         if begin < first:
             raise ConnectorError(
-                f"[source] {name}: records from {begin} on have to be read again and the topic has none below {first}; its retention is "
-                "shorter than the time since its last checkpoint. What they did to the streams is lost: delete the changelog topic and set the "
-                f"group's offset to {first} to begin all streams anew there"
+                f"[source] {name}: records from {begin} on have to be read again and there are none below {first}; retention deleted them before "
+                "their streams were stored. To begin all streams of the topic anew, delete its changelog topic and set the group's offset "
+                f"to {first} or above (kafka-consumer-groups.sh --reset-offsets)"
             )
+        if self.source.stop_at_end:
+            part.end = (await self.consumer.end_offsets([tp]))[tp]
         part.replay_to, part.running = (part.committed if part.committed > begin else 0), True
         self.consumer.seek(tp, begin)
         self.consumer.resume(tp)
 
     async def _claim(self, new: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        """Shuts out who had the partitions and claims them; the offsets from which each goes on. None of those that are not ours any more."""
-        found = await self._released(new)
-        owners = {c.claim.owner for c in found.values() if c.claim and c.claim.owner} - {self.writer.id}
-        for owner in owners:
+        """Shuts out who had the partitions and claims them; where each goes on. None where they are not ours any more."""
+        client, group = self.cluster.client, self.cluster.group_id
+        for owner in self._owners(await self._released(new)) - {self.writer.id}:
             await self.writer.shut_out(owner)
             log.warning("shut out", extra={"owner": owner})
-        found = await committed(self.p.client, self.p.group_id, new)
+        found = await committed(client, group, new)
         await self._check_changelogs(found)
-        offsets = await self.p.starts(self.consumer, {tp: c.offset for tp, c in found.items()})
-        mine = {
-            tp: OffsetAndMetadata(
-                offsets[tp], Claim(owner=self.writer.id, marker=bool(c.claim and c.claim.marker)).text()
-            )
-            for tp, c in found.items()
-        }
+        offsets = await self.cluster.begins(self.consumer, {tp: c.offset for tp, c in found.items()})
+        claims = {tp: Claim(owner=self.writer.id, marker=bool(c.claim and c.claim.marker)) for tp, c in found.items()}
         try:
-            await self.consumer.commit(mine)
-        except (KafkaError, AssertionError) as error:  # another generation has begun: its assignment will come
-            log.info("claim refused", extra={"reason": str(error)})
+            await self.consumer.commit({tp: OffsetAndMetadata(offsets[tp], claims[tp].text()) for tp in new})
+        except KafkaError as error:  # another generation has begun, and its assignment will come
+            log.info("claim refused", extra={"reason": f"{type(error).__name__}: {error}"})
             return {}
+        for tp in new:
+            self.held[tp] = Part(tp, True, False, offsets[tp], claims[tp].marker, began=self.clock())
         return offsets
 
     async def _released(self, new: Sequence[TopicPartition]) -> dict[TopicPartition, Committed]:
         """The committed offsets, once owners that are alive in this generation have let go, or had time enough."""
         deadline = self.clock() + RELEASE_S
         while True:
-            found = await committed(self.p.client, self.p.group_id, new)
-            owners = {c.claim.owner for c in found.values() if c.claim and c.claim.owner}
-            alive = [o for o in owners for w in self.p.live() if w != self.p.worker and f"-{w}-" in o]
-            if not alive or self.clock() >= deadline:
+            found = await committed(self.cluster.client, self.cluster.group_id, new)
+            if self.clock() >= deadline or not any(map(self.cluster.alive, self._owners(found))):
                 return found
             await asyncio.sleep(0.02)
 
+    @staticmethod
+    def _owners(found: Mapping[TopicPartition, Committed]) -> set[str]:
+        return {c.claim.owner for c in found.values() if c.claim and c.claim.owner}
+
     async def _check_changelogs(self, found: Mapping[TopicPartition, Committed]) -> None:
         """Raises ConnectorError where a changelog does not match its input, or has lost what it held."""
-        await self.p.check_changelogs({tp.topic for tp in found})
+        await self.cluster.with_changelogs({tp.topic for tp in found})
         written = [tp for tp, c in found.items() if c.claim and c.claim.marker]
-        logs = {TopicPartition(self.p.changelog(tp.topic), tp.partition): tp for tp in written}
+        logs = {TopicPartition(self.cluster.changelog(tp.topic), tp.partition): tp for tp in written}
         ends = await self.consumer.end_offsets(list(logs)) if logs else {}
-        empty = [tp for source, tp in logs.items() if not ends[source]]
-        if empty:
-            raise ConnectorError(
-                f"{partition_name(empty[0])}: its changelog {self.p.changelog(empty[0].topic)} is empty, and the group's offset says that "
-                "there was state; was it deleted? Bring it back, or set the group's offset anew (kafka-consumer-groups.sh --reset-offsets) to begin all streams anew"
-            )
+        for log_tp, tp in logs.items():
+            if not ends[log_tp]:
+                raise ConnectorError(
+                    f"{partition_name(tp)}: its changelog {partition_name(log_tp)} is empty, and the group's offset says that there was state; was "
+                    "the topic deleted? Bring it back, or begin all streams anew by setting the group's offset (kafka-consumer-groups.sh --reset-offsets)"
+                )
 
     # ---------------------------------------------------------------------------------------------- beginning and end
 
     async def _open(self) -> None:
-        self._began = self._committed_at = self.clock()
-        await self.p.client.bootstrap()
-        await self.p.check()
-        await self.p.outputs.start()
-        await self.writer.start()
-        await self.consumer.start()
-        self.p.subscribe(self.consumer, _Listener(self))
+        await self.cluster.open()
+        await self.parts.outputs.open()
+        with failing(self.cluster.where):
+            await self.writer.start()
+        self.consumer = self.cluster.consumer()
+        await clients.start(self.consumer, self.cluster.settings)
+        self.cluster.subscribe(self.consumer, _Listener(self))
+        self._began = self._commit_at = self.clock()
 
     async def _begin_again(self, why: str) -> None:
         """Forgets all state and takes the assigned partitions over anew, from what was committed."""
         log.warning("begins again", extra={"reason": why})
         if self._committing is not None:
-            self._committing.cancel()
-            await asyncio.wait({self._committing})
-            self._committing = None
-        if self._restoring is not None:
-            self._restoring.cancel()
-            await asyncio.wait({self._restoring})
-            self._restoring = None
-        held = set(self.held)
+            task, self._committing = self._committing, None
+            task.cancel()
+            await asyncio.wait({task})
+        await self._end_restoring()
+        assigned = self.consumer.assignment()
+        self.consumer.pause(*assigned)
         async with self._busy:
-            for tp in held:
+            for tp in list(self.held):
                 self._forget(tp)
-        if self.p.dead is not None:
-            self.p.dead.clear()
+        if self.parts.dead is not None:
+            self.parts.dead.clear()
         await self.writer.abandon()
-        await self.writer.start()
-        self.consumer.pause(*(held & self.consumer.assignment()))
+        while self.stopped_by is None:
+            try:
+                await self.writer.start()
+                break
+            except KafkaError as error:
+                log.warning("no transactions", extra={"reason": f"{type(error).__name__}: {error}"})
+                await self.writer.abandon()
+                await asyncio.sleep(RETRY_S)
         if self._assigned is None:
-            self._assigned = held & self.consumer.assignment()
+            self._assigned = set(self.consumer.assignment())
 
     async def _hand_over(self) -> None:
         """Writes every row, commits, and releases all claims, so that a successor has nothing to replay."""
-        if self._restoring is not None:
-            self._restoring.cancel()
-            await asyncio.wait({self._restoring})
-            self._restoring = None
+        await self._end_restoring()
         try:
-            await self._leave(frozenset(self.held))
-        except WriterFailed as error:
-            log.warning("not handed over", extra={"reason": str(error)})
+            async with asyncio.timeout(self.delivery.stop_timeout_s):
+                await self._leave(frozenset(self.held))
+                self.checkpoints += 1
+        except (WriterFailed, TimeoutError) as error:
+            log.warning("not handed over", extra={"reason": f"{type(error).__name__}: {error}"})
 
     async def _at_the_end(self) -> bool:
-        return False
+        """All input that there was is committed, where the run is to stop there."""
+        if not self.source.stop_at_end or self._assigned is not None or self._restoring is not None or not self.held:
+            return False
+        for tp, part in self.held.items():
+            if not part.running or tp not in self.consumer.assignment() or await self.consumer.position(tp) < part.end:
+                return False
+        return not self._polling_has_records()
+
+    def _polling_has_records(self) -> bool:
+        return self._polling is not None and self._polling.done() and bool(self._polling.result())
 
     async def _close(self) -> None:
         for task in (self._polling, self._restoring, self._committing):
@@ -426,19 +475,15 @@ class KafkaProcessor:
                 task.cancel()
                 await asyncio.wait({task})
         await self.reader.close()
-        await self.consumer.stop()
+        if self.consumer is not None:
+            await clients.stop(self.consumer)
         await self.writer.abandon()
-        await self.p.outputs.close()
-        await self.p.client.close()
+        await self.parts.outputs.close()
+        await self.cluster.close()
 
     def summary(self) -> Summary:
-        return self.batch.summary(
-            self.clock() - self._began,
-            self.commits,
-            self.checkpoints,
-            self.clock() - self._committed_at,
-            self.stopped_by,
-        )
+        now = self.clock()
+        return self.batch.summary(now - self._began, self.commits, self.checkpoints, now - self._commit_at, self.stopped_by)
 
 
 class _Listener(ConsumerRebalanceListener):

@@ -8,6 +8,7 @@ commit, all of them within a checkpoint interval. A row stands for the offset th
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 
@@ -22,13 +23,17 @@ Changes = list[tuple[bytes, bytes | None]]  # keys and values for a changelog, N
 
 @dataclass(slots=True)
 class Held:
-    """A partition in memory. replay_from, next_offset: of the marker that was read or written last.
+    """A partition in memory. marker: that was read or written last.
 
-    ended: streams that have left a row without a state, and its offset. refused: how many refusals the marker has.
+    ended: streams that have left a row without a state, and its offset. sweep_began, sweep_rows, sweep_written: since when
+    so many changed rows are being written, and how many of them have been.
     """
 
     marker: Marker | None = None
     ended: dict[bytes, int] = field(default_factory=dict)
+    sweep_began: float = 0.0
+    sweep_rows: int = 0
+    sweep_written: int = 0
 
 
 class State:
@@ -44,24 +49,48 @@ class State:
     def next_offset(self, partition: str) -> int:
         return self.batch.positions.next[partition]
 
-    def changes(self, partition: str, share: float, last: bool = False) -> Changes:
-        """What the commit in hand tells the changelog: the first `share` of the changed rows, the marker, and tombstones that are due."""
+    def unwritten(self, partition: str) -> int:
+        """How many streams differ from their rows."""
+        return len(self.ledger.changed.get(partition, ()))
+
+    def changes(self, partition: str, now: float, interval_s: float, last: bool = False) -> Changes:
+        """What the commit in hand tells the changelog: changed rows, the marker, and tombstones that are due.
+
+        A row waits for at most `interval_s`: those that have changed are written evenly over half of it, then those that
+        changed meanwhile. last: all at once.
+        """
         held, offset = self.held[partition], self.next_offset(partition)
         changed = self.ledger.changed.get(partition, {})
-        count = len(changed) if last else min(len(changed), math.ceil(share * len(changed)))
-        names = [name for name, _ in zip(changed, range(count), strict=False)]
+        count = len(changed) if last else self._due(held, len(changed), now, interval_s / 2)
+        names = list(islice(changed, count))
         told = self._rows(names, offset, held)
         for name in names:
             del changed[name]
-        marker = self._marker(partition, offset)
-        old = held.marker
-        if last or told or old is None or marker.refused != old.refused or marker.replay_from != old.replay_from:
+        marker, old = self._marker(partition, offset), held.marker
+        if last or told or old is None or marker.refused != old.refused or not changed:
             told.append((MARKER, seal(marker)))
             held.marker = marker
-        due = [key for key, end in held.ended.items() if end <= marker.replay_from]
-        for key in due:
+            told += self._tombstones(partition, held, marker)
+        return told
+
+    @staticmethod
+    def _due(held: Held, changed: int, now: float, span_s: float) -> int:
+        over = now - held.sweep_began >= span_s
+        left = held.sweep_rows - held.sweep_written
+        count = left if over else math.ceil(held.sweep_rows * (now - held.sweep_began) / span_s) - held.sweep_written
+        count = max(0, min(count, left, changed))
+        held.sweep_written += count
+        if over:
+            held.sweep_began, held.sweep_rows, held.sweep_written = now, changed - count, 0
+        return count
+
+    def _tombstones(self, partition: str, held: Held, marker: Marker) -> Changes:
+        """Of the streams that had ended before anything that can be replayed."""
+        told: Changes = []
+        for key in [key for key, end in held.ended.items() if end <= marker.replay_from]:
             del held.ended[key]
-            if self.ledger.streams.index.get((partition, key)) < 0 and (partition, key) not in changed:
+            name = (partition, key)
+            if self.ledger.streams.index.get(name) < 0 and name not in self.ledger.changed.get(partition, {}):
                 told.append((stream_key(key), None))
         return told
 
@@ -148,7 +177,7 @@ class State:
                 streams.offset[place] = row.offset
                 held.ended.pop(key, None)
             if rows:
-                size = self.batch.engine.row_bytes
+                size = self.engine.row_bytes
                 wrong = next((key for key, row in rows if len(row.state or b"") != size), None)
                 if wrong is not None:
                     raise SnapshotError(f"stream {wrong!r}: its state has not {size} bytes")

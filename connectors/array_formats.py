@@ -14,10 +14,11 @@ import soundfile
 
 from ..engine.artifact import StepSpec, TensorSpec
 from ..engine.errors import CodecError, ConfigError, ConnectorError
-from .codecs import cast, only_input
+from .array_codecs import cast
 from .files_config import FilesSourceConfig
 from .input_files import InputFile
 from .npy import Header, read_header
+from .payloads import only_input
 from .records import Record
 from .times import FrameClock, start_time_ns
 

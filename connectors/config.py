@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 import msgspec
 
 from ..engine.errors import ConfigError
-from .files_config import CodecConfig, FilesSinkConfig, FilesSourceConfig, StdinConfig, StdoutConfig
+from .codec_config import CodecConfig
+from .files_config import FilesSinkConfig, FilesSourceConfig, StdinConfig, StdoutConfig
 from .kafka.checking import check_sink, check_source
 from .kafka.config import KafkaSinkConfig, KafkaSourceConfig
 from .toml_file import read_toml

@@ -1,4 +1,4 @@
-"""What a pipeline file says of files, standard input, standard output and payloads: `[source]`, `[sink]`, `codec`.
+"""What a pipeline file says of files, standard input, and standard output: `[source]`, `[sink]`.
 
 `sample_rate_hz`, here and in the artifact, is frames of a stream in a second. Of audio whose frame is N samples it is
 therefore the file's sample rate divided by N.
@@ -8,18 +8,12 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from .codec_config import TimeUnit
+
 Positive = Annotated[int, Meta(ge=1)]
 Rate = Annotated[float, Meta(gt=0)]
 Text = Annotated[str, Meta(min_length=1)]
 FileFormat = Literal["csv", "jsonl", "npy", "wav"]
-TimeUnit = Literal["s", "ms", "us", "ns"]
-CodecName = Literal["json", "msgpack", "raw", "pcm16", "numpy"]
-
-
-class CodecConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """`codec = { type = "json" }`: how payload bytes stand for frames."""
-
-    type: CodecName = "json"
 
 
 class FilesSourceConfig(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="files"):

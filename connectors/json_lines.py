@@ -1,18 +1,15 @@
 """JSON Lines as records: `{"key": .., "time": .., "value": ..}` by configurable names, of files and of standard input."""
 
 from dataclasses import dataclass
-from typing import Any
-
-import msgspec
 
 from ..engine import Key
 from ..engine.artifact import StepSpec
 from ..engine.errors import CodecError
-from .codecs import make_codec
-from .files_config import TimeUnit
+from .codec_config import TimeUnit
 from .lines import Line
+from .payload_fields import flag, seq, time_ns
 from .records import Record, Unreadable
-from .times import parse_time_ns
+from .tree_codecs import TreeFrames
 from .trees import JSON
 
 
@@ -36,7 +33,7 @@ class JsonLines:
     """Makes a record of a line. One that cannot be read makes a record too, whose value says why."""
 
     def __init__(self, fields: Fields, spec: StepSpec, unit: TimeUnit, frame_ns: int):
-        self.fields, self.codec = fields, make_codec("json", spec)
+        self.fields, self.frames = fields, TreeFrames(spec, JSON, None)
         self.unit: TimeUnit = unit
         self.frame_ns = frame_ns
 
@@ -53,20 +50,20 @@ class JsonLines:
     def _record(self, partition: str, line: Line, key: Key) -> Record:
         f = self.fields
         parts = {f.value: line.text} if f.key is None and not _is_object(line.text) else self._parts(line.text)
-        end, seq = self._flag(parts), self._seq(parts)
-        time_ns = self._time(parts)
+        end, number = flag(JSON, parts, f.end), seq(JSON, parts, f.seq)
+        at = time_ns(JSON, parts, f.time, self.unit)
         key = self._key(parts) if f.key else key
         payload = parts.get(f.value, b"null")
         if payload.strip() == b"null":
             if not end:
                 raise CodecError(f"the line has no '{f.value}' and does not end its stream ('{f.end}': true)")
-            return Record(partition, line.offset, line.next_offset, key, None, time_ns, 0, end, seq)
+            return Record(partition, line.offset, line.next_offset, key, None, at, 0, end, number)
         where = (partition, line.offset, line.next_offset)
         try:
-            frames = self.codec.decode(payload)
+            frames = self.frames.one(payload)
         except CodecError as error:  # the stream is known, and may end with this line all the same
-            return Record(*where, key, Unreadable(line.text, str(error)), time_ns, 0, end, seq)
-        return Record(*where, key, frames.arrays, time_ns, self.frame_ns, end, seq, single=frames.single)
+            return Record(*where, key, Unreadable(line.text, str(error)), at, 0, end, number)
+        return Record(*where, key, frames.arrays, at, self.frame_ns, end, number, single=frames.single)
 
     def _parts(self, text: bytes) -> dict[str, bytes]:
         parts = JSON.fields(text)
@@ -83,36 +80,8 @@ class JsonLines:
         name = self.fields.key or ""
         if name not in parts:
             raise CodecError(f"the line has no '{name}', so its stream is not known; it has {sorted(parts)}")
-        return _value(parts[name], str | int, f"'{name}' (the stream)")
-
-    def _flag(self, parts: dict[str, bytes]) -> bool:
-        return _value(parts.get(self.fields.end, b"false"), bool, f"'{self.fields.end}'")
-
-    def _seq(self, parts: dict[str, bytes]) -> int | None:
-        raw = parts.get(self.fields.seq)
-        seq = None if raw is None else _value(raw, int, f"'{self.fields.seq}'")
-        if seq is not None and not 0 <= seq < 2**63:
-            raise CodecError(f"'{self.fields.seq}' is {seq}, expected a frame's number, from 0 on")
-        return seq
-
-    def _time(self, parts: dict[str, bytes]) -> int | None:
-        raw = parts.get(self.fields.time)
-        if raw is None or raw.strip() == b"null":
-            return None
-        what = f"'{self.fields.time}'"
-        text = _value(raw, str, what) if raw.strip().startswith(b'"') else raw.decode()
-        try:
-            return parse_time_ns(text, self.unit)
-        except CodecError as error:
-            raise CodecError(f"{what}: {error}") from error
+        return JSON.value(parts[name], str | int, f"'{name}' (the stream)")
 
 
 def _is_object(text: bytes) -> bool:
     return text.lstrip().startswith(b"{")
-
-
-def _value(raw: bytes, kind: Any, what: str) -> Any:
-    try:
-        return msgspec.json.decode(raw, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise CodecError(f"{what}: {error}") from error

@@ -61,9 +61,20 @@ def npy_array(payload: bytes) -> np.ndarray:
 
 
 def npy_bytes(array: np.ndarray) -> bytes:
+    return npy_header(array.shape, array.dtype) + array.tobytes()
+
+
+def npy_header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
+    """Of an array in C order."""
     out = BytesIO()
-    npy.write_array(out, np.ascontiguousarray(array) if array.ndim else array, (1, 0), allow_pickle=False)
+    npy.write_array_header_1_0(out, {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape})
     return out.getvalue()
+
+
+def place_of_values(payload: bytes) -> int:
+    """Where the values begin, by what the header says of its own length."""
+    width = 2 if payload[6:7] == b"\x01" else 4
+    return 8 + width + int.from_bytes(payload[8 : 8 + width], "little")
 
 
 def growing_header(rows: int, shape: tuple[int, ...], dtype: np.dtype) -> bytes:

@@ -6,7 +6,7 @@ from ..engine import Engine
 from ..engine.artifact import StepSpec, read_artifact
 from ..engine.errors import ConfigError
 from .batch import Batch, slots
-from .codecs import Codec, make_codec
+from .codecs import make_codec
 from .config import MemorySinkConfig, MemorySourceConfig, PlacedPipeline
 from .dead_letters import DeadLetters
 from .decoders import make_decoder
@@ -14,6 +14,7 @@ from .files_config import FilesSinkConfig, FilesSourceConfig, StdinConfig, Stdou
 from .files_sink import FilesSink
 from .files_source import FilesSource
 from .kafka.config import KafkaSinkConfig
+from .payloads import Codec, Use
 from .records import Sink, Source
 from .stdio import StdinSource, StdoutSink
 
@@ -72,7 +73,7 @@ def _source(placed: PlacedPipeline, given: Source | None, spec: StepSpec) -> tup
     config = placed.pipeline.source
     _check_given("source", config.__struct_config__.tag, given)
     if isinstance(config, MemorySourceConfig) and given is not None:
-        return given, make_codec(config.codec.type, spec) if config.codec else None
+        return given, make_codec(config.codec, spec, Use(placed.folder)) if config.codec else None
     if isinstance(config, FilesSourceConfig):
         return FilesSource(config, placed.folder, spec), None
     assert isinstance(config, StdinConfig)
@@ -89,7 +90,8 @@ def _sink(placed: PlacedPipeline, given: Sink | None, spec: StepSpec) -> Sink:
     if isinstance(config, KafkaSinkConfig):
         from .kafka.sink import KafkaSink  # aiokafka takes a fifth of a second to load
 
-        return KafkaSink(config, placed.folder, make_codec(config.codec.type, spec))
+        use = Use(placed.folder, config.topic, writes=True)
+        return KafkaSink(config, placed.folder, make_codec(config.codec, spec, use))
     assert isinstance(config, StdoutConfig)
     return StdoutSink(config, placed.folder, spec)
 

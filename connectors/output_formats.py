@@ -10,7 +10,7 @@ import numpy as np
 
 from ..engine.artifact import StepSpec
 from ..engine.errors import ConfigError, ConnectorError
-from .codecs import pcm16, to_little
+from .array_codecs import pcm16, to_little
 from .files_config import FileFormat, FilesSinkConfig
 from .npy import GROWING_HEADER_BYTES, growing_header, read_header
 from .output_files import OutputFiles

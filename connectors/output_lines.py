@@ -12,7 +12,7 @@ import numpy as np
 from ..engine import Key
 from ..engine.artifact import StepSpec
 from ..engine.errors import ConnectorError
-from .codecs import plain
+from .payloads import plain
 from .records import Answer
 from .times import format_time
 

@@ -6,7 +6,8 @@ from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 
 from ..engine.errors import CodecError, ConfigError
-from .files_config import FilesSourceConfig, TimeUnit
+from .codec_config import TimeUnit
+from .files_config import FilesSourceConfig
 
 _UNIT_NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 _ISO = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d)(?:[.,](\d{1,9}))?\s*([Zz]|[+-]\d\d:?\d\d)?|(\d{4}-\d\d-\d\d)")

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from ..files_config import CodecConfig
+from ..codec_config import CodecConfig, JsonCodecConfig
 from ..secret import Secret
 
 Positive = Annotated[int, Meta(ge=1)]
@@ -62,7 +62,7 @@ class KafkaSourceConfig(Struct, frozen=True, forbid_unknown_fields=True, tag_fie
     topic_pattern: Text | None = None
     group_id: Text | None = None
     group_instance_id: Text | None = None
-    codec: CodecConfig = CodecConfig()
+    codec: CodecConfig = JsonCodecConfig()
     start: Text = "earliest"
     read: Literal["committed", "uncommitted"] = "committed"
     sample_rate_hz: Annotated[float, Meta(gt=0)] | None = None
@@ -88,7 +88,7 @@ class KafkaSinkConfig(Struct, frozen=True, forbid_unknown_fields=True, tag_field
 
     bootstrap_servers: Text
     topic: Text
-    codec: CodecConfig = CodecConfig()
+    codec: CodecConfig = JsonCodecConfig()
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "none"
     max_batch_bytes: Annotated[int, Meta(ge=1024)] = 2**20
     delivery_timeout_s: Seconds = 120.0

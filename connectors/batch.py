@@ -2,23 +2,28 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..engine import Engine
 from ..engine.errors import CheckpointError, CodecError, FrameError, SnapshotError, StreamError, UndertowError
-from .codecs import Codec, frames_of
+from .codecs import frames_of
 from .columns import NO_SEQ, NO_TIME, Answers, Columns
 from .config import Policy
 from .dead_letters import DeadLetters
 from .decoders import Decoder
 from .ledger import Ledger, Taken
+from .payloads import Codec
 from .positions import Positions
 from .records import Record
 from .stepping import Stepper
 from .store import Checkpoint, Commit, Store, StoredStream
 from .streams import Name
+from .summary import Summary
+
+if TYPE_CHECKING:
+    from .kafka.dead_topic import DeadLetterTopic
 
 
 @dataclass(slots=True)
@@ -45,7 +50,7 @@ class Batch:
         policy: Policy,
         max_streams: int,
         max_frames: int,
-        dead: DeadLetters | None,
+        dead: "DeadLetters | DeadLetterTopic | None",
     ):
         self.engine, self.codec, self.decoder, self.dead = engine, codec, decoder, dead
         self.ledger = Ledger(engine.spec, policy, max_streams, slots(max_streams), max_frames)
@@ -98,6 +103,32 @@ class Batch:
             ledger.changed.clear()
             ledger.streams.changed[:] = False
         self._stored_refusals = set(ledger.refused)
+
+    def summary(
+        self, seconds: float, commits: int, checkpoints: int, last_commit_s: float, stopped_by: str | None
+    ) -> Summary:
+        counts, ledger = self.counts, self.ledger
+        p50, p99 = np.percentile(self.stepper.seconds or [0.0], (50, 99)) * 1e6
+        return Summary(
+            records=counts.records,
+            frames=counts.frames,
+            answers=counts.answers,
+            streams_seen=ledger.streams_seen,
+            streams_live=len(ledger.streams),
+            dead_letters=counts.dead_letters,
+            late_frames=ledger.late_frames,
+            quarantined=counts.quarantined,
+            replayed=counts.replayed,
+            commits=commits,
+            checkpoints=checkpoints,
+            seconds=seconds,
+            steps_per_s=counts.frames / seconds if seconds else 0.0,
+            step_p50_us=float(p50),
+            step_p99_us=float(p99),
+            backend=self.engine.backend,
+            last_commit_s=last_commit_s,
+            stopped_by=stopped_by,
+        )
 
     # ---------------------------------------------------------------------------------------------- inside
 

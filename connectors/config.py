@@ -24,7 +24,11 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Model(Table, frozen=True, kw_only=True):
-    """[model] as in `Engine`; path is relative to the pipeline file."""
+    """[model] as in `Engine`; path is relative to the pipeline file.
+
+    on_change: what it means that a changelog's rows are of a model with other states: the run is refused, or those streams
+    begin anew.
+    """
 
     path: Text
     backend: Literal["auto", "numba", "ort"] = "auto"
@@ -32,6 +36,7 @@ class Model(Table, frozen=True, kw_only=True):
     max_streams: Count = 4096
     threads: Count = 1
     max_frames: Count = 65_536
+    on_change: Literal["refuse", "reset"] = "refuse"
 
 
 class Policy(Table, frozen=True, kw_only=True):
@@ -81,27 +86,34 @@ class MemorySinkConfig(Table, frozen=True, kw_only=True, tag_field="type", tag="
 
 
 class Delivery(Table, frozen=True, kw_only=True):
-    """[delivery]; see the README for what each guarantee gives."""
+    """[delivery]; see the README for what each guarantee gives.
+
+    stop_timeout_s: how long a run that is told to end may take to store what it has; of a Kafka source.
+    """
 
     guarantee: Literal["exactly-once", "at-least-once"] = "exactly-once"
     commit_interval_s: Seconds = 0.1
     checkpoint_interval_s: Seconds = 30.0
+    stop_timeout_s: Seconds = 30.0
 
 
 class StoreConfig(Table, frozen=True, kw_only=True):
     """[store]; path: the folder of the local store, `<name>.state` beside the pipeline file if not given.
 
     replication_factor: of the changelog topics that a Kafka source's pipeline makes, the brokers' default if not given.
+    standbys: workers that follow each partition's changelog, ready to go on with it.
     """
 
     path: Text | None = None
     replication_factor: Annotated[int, msgspec.Meta(ge=1, le=32767)] | None = None
+    standbys: Annotated[int, msgspec.Meta(ge=0, le=16)] = 0
 
 
 class DeadLetterConfig(Table, frozen=True, kw_only=True):
-    """[dead_letters]; path: a file of JSON Lines."""
+    """[dead_letters]; path: a file of JSON Lines; topic: where the source is Kafka, a topic of the same cluster."""
 
-    path: Text
+    path: Text | None = None
+    topic: Text | None = None
 
 
 class Pipeline(Table, frozen=True, kw_only=True):
@@ -163,11 +175,22 @@ def check_pipeline(placed: PlacedPipeline) -> None:
 
 
 def _check_kafka(pipeline: Pipeline) -> None:
+    dead, store, from_kafka = pipeline.dead_letters, pipeline.store, isinstance(pipeline.source, KafkaSourceConfig)
     if isinstance(pipeline.source, KafkaSourceConfig):
         check_source(pipeline.source)
-    elif pipeline.store.replication_factor is not None:
+        if store.path is not None:
+            raise ConfigError("[store] path: what a Kafka source's pipeline stores is in changelog topics; take it out")
+    elif store.replication_factor is not None or store.standbys:
+        key = "standbys" if store.standbys else "replication_factor"
         raise ConfigError(
-            "[store] replication_factor is of changelog topics, and only [source] type = 'kafka' has those; take it out"
+            f"[store] {key} is of changelog topics, and only [source] type = 'kafka' has those; take it out"
         )
+    if dead is not None and (dead.topic if not from_kafka else dead.path) is not None:
+        got, other = ("path", "topic") if from_kafka else ("topic", "path")
+        raise ConfigError(
+            f"[dead_letters] {got}: [source] type is {pipeline.source.__struct_config__.tag!r}; give {other}"
+        )
+    if dead is not None and dead.path is None and dead.topic is None:
+        raise ConfigError(f"[dead_letters] has no key '{'topic' if from_kafka else 'path'}'; add it")
     if isinstance(pipeline.sink, KafkaSinkConfig):
         check_sink(pipeline.sink)

@@ -1,22 +1,33 @@
 """From a pipeline file to the parts that run it, each checked before anything runs."""
 
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..engine import Engine
-from ..engine.artifact import StepSpec, read_artifact
+from ..engine.artifact import Artifact, StepSpec, read_artifact
+from ..engine.compiler import missing
 from ..engine.errors import ConfigError
 from .batch import Batch, slots
 from .codecs import make_codec
 from .config import MemorySinkConfig, MemorySourceConfig, PlacedPipeline
 from .dead_letters import DeadLetters
-from .decoders import make_decoder
+from .decoders import Decoder, make_decoder
 from .files_config import FilesSinkConfig, FilesSourceConfig, StdinConfig, StdoutConfig
 from .files_sink import FilesSink
 from .files_source import FilesSource
-from .kafka.config import KafkaSinkConfig
+from .kafka.config import KafkaSinkConfig, KafkaSourceConfig
 from .payloads import Codec, Use
 from .records import Sink, Source
 from .stdio import StdinSource, StdoutSink
+from .times import FrameClock
+
+if TYPE_CHECKING:
+    from .kafka.dead_topic import DeadLetterTopic
+    from .kafka.outputs import Outputs
+    from .kafka.processor import KafkaParts
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,30 +44,96 @@ def open_parts(placed: PlacedPipeline, source: Source | None, sink: Sink | None)
 
     Raises ConfigError, ArtifactError, BackendError, ConnectorError.
     """
-    pipeline, model = placed.pipeline, placed.pipeline.model
-    path = placed.path(model.path)
-    if not path.is_file():
-        raise ConfigError(f"{placed.file}: [model] path: there is no file {path}")
-    artifact = read_artifact(path)
-    try:
-        decoder = make_decoder(pipeline.decode, artifact.spec)
+    artifact = _artifact(placed)
+    with _in_file(placed):
+        decoder = make_decoder(placed.pipeline.decode, artifact.spec)
         given, codec = _source(placed, source, artifact.spec)
         taken = _sink(placed, sink, artifact.spec)
-    except ConfigError as error:
-        raise ConfigError(f"{placed.file}: {error}") from error
     _check_guarantee(placed, given, taken)
-    engine = Engine(
+    letters = placed.pipeline.dead_letters
+    dead = DeadLetters(placed.path(letters.path)) if letters and letters.path else None
+    engine = _engine(placed, artifact, placed.pipeline.model.backend)
+    return Parts(_batch(placed, engine, codec, decoder, dead), given, taken)
+
+
+def open_kafka_parts(placed: PlacedPipeline, sink: Sink | None) -> "KafkaParts":
+    """The parts of a pipeline whose source is Kafka, without connecting. sink: what `type = "memory"` stands for.
+
+    Raises ConfigError, ArtifactError, BackendError.
+    """
+    from .kafka.cluster import Cluster, check_guarantee
+    from .kafka.dead_topic import DeadLetterTopic
+    from .kafka.intake import Intake
+    from .kafka.outputs import SinkOutputs, TransactionalOutputs
+    from .kafka.processor import KafkaParts
+
+    pipeline, artifact = placed.pipeline, _artifact(placed)
+    source, config = pipeline.source, pipeline.sink
+    assert isinstance(source, KafkaSourceConfig)
+    engine = _engine(placed, artifact, _steady_backend(placed, artifact))
+    with _in_file(placed):
+        check_guarantee(pipeline)
+        decoder = make_decoder(pipeline.decode, artifact.spec)
+        topic = source.topics[0] if source.topics and len(source.topics) == 1 else None
+        codec = make_codec(source.codec, artifact.spec, Use(placed.folder, topic))
+        cluster = Cluster(pipeline, placed.folder, uuid.uuid4().hex[:12], engine.row_bytes)
+        dead = DeadLetterTopic(cluster, pipeline.dead_letters.topic or "") if pipeline.dead_letters else None
+        if isinstance(config, KafkaSinkConfig) and pipeline.delivery.guarantee == "exactly-once":
+            written = make_codec(config.codec, artifact.spec, Use(placed.folder, config.topic, writes=True))
+            outputs: Outputs = TransactionalOutputs(cluster, config.topic, written)
+        else:
+            outputs = SinkOutputs(_sink(placed, sink, artifact.spec))
+    rate_hz = source.sample_rate_hz or artifact.spec.sample_rate_hz
+    frame_ns = FrameClock(rate_hz, 0).frame_ns if rate_hz else 0
+    return KafkaParts(
+        cluster, _batch(placed, engine, None, decoder, dead), Intake(engine, codec, frame_ns), outputs, dead
+    )
+
+
+def _artifact(placed: PlacedPipeline) -> Artifact:
+    path = placed.path(placed.pipeline.model.path)
+    if not path.is_file():
+        raise ConfigError(f"{placed.file}: [model] path: there is no file {path}")
+    return read_artifact(path)
+
+
+def _engine(placed: PlacedPipeline, artifact: Artifact, backend: str) -> Engine:
+    model = placed.pipeline.model
+    return Engine(
         artifact,
-        backend=model.backend,
+        backend=backend,
         providers=model.providers,
         max_streams=slots(model.max_streams),
         threads=model.threads,
         max_frames=model.max_frames,
     )
-    dead = DeadLetters(placed.path(pipeline.dead_letters.path)) if pipeline.dead_letters else None
-    return Parts(
-        Batch(engine, codec, decoder, pipeline.policy, model.max_streams, model.max_frames, dead), given, taken
-    )
+
+
+def _steady_backend(placed: PlacedPipeline, artifact: Artifact) -> str:
+    """One backend whatever the batch, so that a replay gives what the first run gave: the compiled one where it can run the model."""
+    model = placed.pipeline.model
+    if model.backend != "auto":
+        return model.backend
+    return "ort" if model.providers or artifact.spec.sequence or missing(artifact) else "numba"
+
+
+def _batch(
+    placed: PlacedPipeline,
+    engine: Engine,
+    codec: Codec | None,
+    decoder: Decoder,
+    dead: "DeadLetters | DeadLetterTopic | None",
+) -> Batch:
+    model = placed.pipeline.model
+    return Batch(engine, codec, decoder, placed.pipeline.policy, model.max_streams, model.max_frames, dead)
+
+
+@contextmanager
+def _in_file(placed: PlacedPipeline) -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{placed.file}: {error}") from error
 
 
 def check_parts(parts: Parts) -> None:

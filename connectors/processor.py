@@ -125,25 +125,7 @@ class Processor:
         await self.sink.close()
 
     def summary(self) -> Summary:
-        counts, ledger, seconds = self.batch.counts, self.batch.ledger, self.clock() - self._began
-        p50, p99 = np.percentile(self.batch.stepper.seconds or [0.0], (50, 99)) * 1e6
-        return Summary(
-            records=counts.records,
-            frames=counts.frames,
-            answers=counts.answers,
-            streams_seen=ledger.streams_seen,
-            streams_live=len(ledger.streams),
-            dead_letters=counts.dead_letters,
-            late_frames=ledger.late_frames,
-            quarantined=counts.quarantined,
-            replayed=counts.replayed,
-            commits=self.commits,
-            checkpoints=self.checkpoints,
-            seconds=seconds,
-            steps_per_s=counts.frames / seconds if seconds else 0.0,
-            step_p50_us=float(p50),
-            step_p99_us=float(p99),
-            backend=self.batch.engine.backend,
-            last_commit_s=self.clock() - self._committed_at,
-            stopped_by=self.stopped_by,
+        now = self.clock()
+        return self.batch.summary(
+            now - self._began, self.commits, self.checkpoints, now - self._committed_at, self.stopped_by
         )

@@ -60,7 +60,13 @@ async def measure(a: argparse.Namespace, folder: Path) -> dict[str, list[Rate]]:
             await feeder.put(0, a.records)
         wanted = await ends_of(broker, "frames", a.partitions)
         place = partial(
-            Job, address=broker.address, input="frames", partitions=a.partitions, model=model, folder=folder, others=a.others
+            Job,
+            address=broker.address,
+            input="frames",
+            partitions=a.partitions,
+            model=model,
+            folder=folder,
+            others=a.others,
         )
         for n in range(a.rounds):
             for side in list(taken):
@@ -92,7 +98,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--partitions", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--limit-s", type=float, default=20.0, help="a turn's longest time from its first commit on")
-    parser.add_argument("--others", type=Path, default=Path(".venv-others/bin/python"), help="Python of the others, see requirements-others.txt")
+    parser.add_argument(
+        "--others",
+        type=Path,
+        default=Path(".venv-others/bin/python"),
+        help="Python of the others, see requirements-others.txt",
+    )
     a = parser.parse_args()
     if a.quick:
         a.records, a.keys, a.rounds, a.limit_s = 40_000, 1_000, 1, 5.0
@@ -111,7 +122,10 @@ def main() -> None:
     if any(side.startswith(("quix", "faust")) for side in taken):
         how += f" Others: {installed(a.others, 'quixstreams', 'faust-streaming', 'aiokafka', 'confluent-kafka', 'onnxruntime')}."
     body = table(["side", "what", "records/s", "of bare", "undertow is x times"], rows(taken))
-    figures = {side: [{"records": r.records, "seconds": r.seconds, "per_s": r.per_s} for r in rates] for side, rates in taken.items()}
+    figures = {
+        side: [{"records": r.records, "seconds": r.seconds, "per_s": r.per_s} for r in rates]
+        for side, rates in taken.items()
+    }
     report("throughput", a, how, body, {"sides": figures})
 
 

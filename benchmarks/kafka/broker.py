@@ -112,7 +112,9 @@ class Broker:
 def kafka_home() -> Path:
     home = os.environ.get("KAFKA_HOME")
     if not home or not (Path(home) / "bin/kafka-server-start.sh").exists():
-        raise SystemExit(f"KAFKA_HOME is {home!r}, expected the folder of an Apache Kafka distribution; set it and try again")
+        raise SystemExit(
+            f"KAFKA_HOME is {home!r}, expected the folder of an Apache Kafka distribution; set it and try again"
+        )
     return Path(home)
 
 

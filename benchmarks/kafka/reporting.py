@@ -23,8 +23,12 @@ PAGE = Path(__file__).resolve().parents[2] / "docs/kafka-benchmarks.md"
 def options(about: str | None, name: str) -> argparse.ArgumentParser:
     """What every benchmark here takes."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a smoke test in less than a minute; its figures say nothing")
-    parser.add_argument("--port", type=int, default=0, help="of the broker, which takes this one and the next; default: free ones")
+    parser.add_argument(
+        "--quick", action="store_true", help="a smoke test in less than a minute; its figures say nothing"
+    )
+    parser.add_argument(
+        "--port", type=int, default=0, help="of the broker, which takes this one and the next; default: free ones"
+    )
     parser.add_argument("--out", type=Path, default=Path("build/kafka") / name, help="where the JSON and plots go")
     parser.add_argument("--docs", action="store_true", help=f"also writes the table into {PAGE.name}")
     return parser

@@ -49,9 +49,7 @@ def bare(how: str, *arguments: str) -> Callable[[Job], Worker]:
 
 def undertow(guarantee: str) -> Callable[[Job], Worker]:
     def make(job: Job) -> Worker:
-        settings = Settings(
-            job.name, job.model, job.address, job.input, job.output, guarantee, COMMIT_S, CHECKPOINT_S
-        )
+        settings = Settings(job.name, job.model, job.address, job.input, job.output, guarantee, COMMIT_S, CHECKPOINT_S)
         return undertow_worker(settings, job.folder)
 
     return make

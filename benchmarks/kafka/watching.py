@@ -72,7 +72,9 @@ async def follow(
 ) -> Committed:
     """Watches until `done`, or for `limit_s` after the first commit. Raises SystemExit where none comes in `start_s`."""
     tps, seen = partitions_of(topic, partitions), Committed()
-    reader = AIOKafkaConsumer(bootstrap_servers=broker.address, isolation_level="read_committed", enable_auto_commit=False)
+    reader = AIOKafkaConsumer(
+        bootstrap_servers=broker.address, isolation_level="read_committed", enable_auto_commit=False
+    )
     await reader.start()
     begin = time.monotonic()
     try:
@@ -98,7 +100,10 @@ async def group_is_at(broker: Broker, group: str, topic: str, wanted: Mapping[in
     """Whether the group has committed all of the input."""
     try:
         found = await broker.admin.list_consumer_group_offsets(group)
-    except (GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError):  # the first group makes the broker make the topic of offsets
+    except (
+        GroupCoordinatorNotAvailableError,
+        NotCoordinatorForGroupError,
+    ):  # the first group makes the broker make the topic of offsets
         return False
     at = {tp.partition: o.offset for tp, o in found.items() if tp.topic == topic}
     return all(at.get(p, 0) >= end for p, end in wanted.items())

@@ -55,7 +55,9 @@ class Cluster:
     def producer(self, transactional_id: str | None) -> AIOKafkaProducer:
         """Whose batches every topic takes that this pipeline writes to."""
         sink, most = self.pipeline.sink, sum(self._partitions.values())
-        wanted, compression = (sink.max_batch_bytes, sink.compression) if isinstance(sink, KafkaSinkConfig) else (2**20, "none")
+        wanted, compression = (
+            (sink.max_batch_bytes, sink.compression) if isinstance(sink, KafkaSinkConfig) else (2**20, "none")
+        )
         size = clients.batch_bytes(wanted, min(self._message_bytes.values(), default=2**20), most)
         return clients.producer(self.settings, compression, max(size, self._row_bytes), transactional_id, TRANSACTION_S)
 
@@ -88,7 +90,10 @@ class Cluster:
     def written(self) -> list[str]:
         """Topics that outputs and dead letters go to."""
         sink, dead = self.pipeline.sink, self.pipeline.dead_letters
-        return [*([sink.topic] if isinstance(sink, KafkaSinkConfig) else []), *([dead.topic] if dead and dead.topic else [])]
+        return [
+            *([sink.topic] if isinstance(sink, KafkaSinkConfig) else []),
+            *([dead.topic] if dead and dead.topic else []),
+        ]
 
     def partitions(self, topic: str) -> int:
         return self._partitions[topic]
@@ -188,6 +193,6 @@ def check_guarantee(pipeline: Pipeline) -> None:
         )
     if sink.bootstrap_servers != source.bootstrap_servers:
         raise ConfigError(
-            f"[delivery] guarantee = \"exactly-once\": a transaction is of one cluster, and [sink] bootstrap_servers is {sink.bootstrap_servers!r}, "
-            f"[source] {source.bootstrap_servers!r}; write them alike if they are one, else set guarantee = \"at-least-once\""
+            f'[delivery] guarantee = "exactly-once": a transaction is of one cluster, and [sink] bootstrap_servers is {sink.bootstrap_servers!r}, '
+            f'[source] {source.bootstrap_servers!r}; write them alike if they are one, else set guarantee = "at-least-once"'
         )

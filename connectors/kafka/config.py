@@ -55,6 +55,7 @@ class KafkaSourceConfig(Struct, frozen=True, forbid_unknown_fields=True, tag_fie
     fetch_wait_s: a broker without news answers after so long. A partition that has news is not asked for them while its
         broker still waits for news of others, so this is latency too.
     request_timeout_s: a broker that does not answer for longer is given up; so is one that cannot be reached.
+    stop_at_end: the run ends once it has processed what the topics held when it began.
     """
 
     bootstrap_servers: Text
@@ -74,6 +75,7 @@ class KafkaSourceConfig(Struct, frozen=True, forbid_unknown_fields=True, tag_fie
     fetch_max_bytes: Positive = 50 * 2**20
     fetch_wait_s: Seconds = 0.1
     request_timeout_s: Seconds = 30.0
+    stop_at_end: bool = False
     client_id: Text = "undertow"
     security: SecurityConfig | None = None
 

@@ -21,7 +21,11 @@ class DeadLetterTopic:
 
     def write(self, columns: Columns, i: int, reason: UndertowError) -> None:
         record = columns.payloads[i]
-        why = [(REASON, str(reason).encode()), (ERROR, type(reason).__name__.encode()), (SOURCE, columns.source(i).encode())]
+        why = [
+            (REASON, str(reason).encode()),
+            (ERROR, type(reason).__name__.encode()),
+            (SOURCE, columns.source(i).encode()),
+        ]
         self._waiting.append((record, [*record.headers, *why]))
 
     def clear(self) -> None:

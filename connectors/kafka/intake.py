@@ -8,8 +8,8 @@ from aiokafka import ConsumerRecord, TopicPartition
 
 from ...engine import Engine
 from ...engine.errors import CodecError, UndertowError
-from ..codecs import Codec
 from ..columns import NO_SEQ, NO_TIME, Columns
+from ..payloads import Codec
 
 END_HEADER, SEQ_HEADER = "undertow-end", "undertow-seq"
 NO_TIMESTAMP = -1
@@ -45,12 +45,11 @@ class Intake:
             keys,
             decoded.frames,
             decoded.counts,
-            np.where(times == NO_TIMESTAMP, NO_TIME, times * MS),
-            np.where(decoded.counts > 1, self.frame_ns, 0)
-            if not self.frame_ns
-            else np.full(len(records), self.frame_ns),
-            np.full(len(records), NO_SEQ, np.int64),
-            np.fromiter((p is None for p in payloads), np.bool_, len(records)),
+            _given(decoded.times_ns, NO_TIME, np.where(times == NO_TIMESTAMP, NO_TIME, times * MS)),
+            np.full(len(records), self.frame_ns, np.int64),
+            _given(decoded.seqs, NO_SEQ, np.full(len(records), NO_SEQ, np.int64)),
+            np.fromiter((p is None for p in payloads), np.bool_, len(records))
+            | (False if decoded.ends is None else decoded.ends),
             np.zeros(len(records), np.bool_),
             bad,
             records,
@@ -76,6 +75,11 @@ class Intake:
                 columns.bad.setdefault(i, CodecError(
                     f"header {SEQ_HEADER} is {found[SEQ_HEADER]!r}, expected a whole number from 0 on, in decimal"
                 ))  # fmt: skip
+
+
+def _given(told: np.ndarray | None, none: int, otherwise: np.ndarray) -> np.ndarray:
+    """What the payloads say, where they do."""
+    return otherwise if told is None else np.where(told == none, otherwise, told)
 
 
 def _number(value: bytes | None) -> int:

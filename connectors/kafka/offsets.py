@@ -4,8 +4,9 @@ Why a claim and not the group's generation. aiokafka's transactions commit offse
 coordinator cannot refuse those of a member that has lost its partitions. So the metadata text of a partition's committed
 offset names the transactional id of its owner, and whoever takes a partition over shuts that id out first:
 
-1. It reads the claim, after its generation has begun. Claims are written by plain offset commits, which the coordinator
-   refuses of any older generation; so no claim that it has not seen can follow.
+1. It reads the claim, after its generation has begun, without waiting for open transactions: only the owner that it names
+   can have one. Claims are written by plain offset commits, which the coordinator refuses of any older generation; so no
+   claim that it has not seen can follow.
 2. It initialises the claimed transactional id for itself. That aborts the owner's open transaction, and everything that
    the owner sends from then on is refused.
 3. It reads the offset again, this time as the only one who can change it, and asks the coordinator to wait for offsets of
@@ -90,23 +91,23 @@ class OffsetFetchRequest_v7(RequestStruct):
     )
 
 
-class StableOffsetFetch(Request[OffsetFetchRequest_v7]):
-    """The committed offsets, but none while a transaction that commits another is being ended (KIP-447)."""
+class OffsetFetch(Request[OffsetFetchRequest_v7]):
+    """The committed offsets. stable: none of a partition while a transaction that commits another is open (KIP-447)."""
 
     API_KEY = 9
 
-    def __init__(self, group_id: str, topics: Mapping[str, list[int]]):
-        self.group_id, self.topics = group_id, topics
+    def __init__(self, group_id: str, topics: Mapping[str, list[int]], stable: bool):
+        self.group_id, self.topics, self.stable = group_id, topics, stable
 
     def build(self, request_struct_class: type[OffsetFetchRequest_v7]) -> OffsetFetchRequest_v7:
         topics = [(topic, partitions, {}) for topic, partitions in self.topics.items()]
-        return request_struct_class(self.group_id, topics, True, {})
+        return request_struct_class(self.group_id, topics, self.stable, {})
 
 
 async def committed(
-    client: AIOKafkaClient, group_id: str, partitions: Iterable[TopicPartition]
+    client: AIOKafkaClient, group_id: str, partitions: Iterable[TopicPartition], stable: bool
 ) -> dict[TopicPartition, Committed]:
-    """What the group has committed of each, waiting for transactions that are being ended. Raises ConnectorError."""
+    """What the group has committed of each. stable: waits while a transaction may still change it. Raises ConnectorError."""
     topics: dict[str, list[int]] = {}
     for tp in partitions:
         topics.setdefault(tp.topic, []).append(tp.partition)
@@ -114,7 +115,7 @@ async def committed(
     while asyncio.get_running_loop().time() < deadline:
         try:
             node = await client.coordinator_lookup(CoordinationType.GROUP, group_id)
-            answer = await client.send(node, StableOffsetFetch(group_id, topics), group=ConnectionGroup.COORDINATION)
+            answer = await client.send(node, OffsetFetch(group_id, topics, stable), group=ConnectionGroup.COORDINATION)
         except KafkaError as error:
             if not error.retriable:
                 raise ConnectorError(f"group '{group_id}': its offsets cannot be read ({error})") from error

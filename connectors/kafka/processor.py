@@ -21,8 +21,13 @@ from ..batch import Batch
 from ..summary import Summary
 from . import clients
 from .changelog import ChangelogReader
-from .intake import partition_name
+from .cluster import Cluster, change_batches
+from .dead_topic import DeadLetterTopic
+from .failures import connector_error
+from .failures import told as failing
+from .intake import Intake, partition_name
 from .offsets import Claim, Committed, committed
+from .outputs import Outputs
 from .state import Changes, State
 from .writer import Writer, WriterFailed
 
@@ -84,6 +89,7 @@ class KafkaProcessor:
         self.state = State(parts.batch, pipeline.model.on_change)
         self.writer = Writer(self.cluster.producer, pipeline.name, self.cluster.worker)
         self.reader = ChangelogReader(self.cluster.reader)
+        self._consumer: AIOKafkaConsumer | None = None
         self.held: dict[TopicPartition, Part] = {}
         self.stopped_by: str | None = None
         self.commits = self.checkpoints = 0
@@ -111,6 +117,11 @@ class KafkaProcessor:
         if self.batch.failure is not None:
             raise self.batch.failure
         return self.summary()
+
+    @property
+    def consumer(self) -> AIOKafkaConsumer:
+        assert self._consumer is not None, "used before open"
+        return self._consumer
 
     # ---------------------------------------------------------------------------------------------- one turn
 
@@ -148,7 +159,9 @@ class KafkaProcessor:
 
     async def _fetch(self) -> Polled:
         try:
-            return await self.consumer.getmany(timeout_ms=round(POLL_S * 1000), max_records=self.source.max_poll_records)
+            return await self.consumer.getmany(
+                timeout_ms=round(POLL_S * 1000), max_records=self.source.max_poll_records
+            )
         except NoOffsetForPartitionError:  # a new partition that nobody has sought in yet
             return {}
         except OffsetOutOfRangeError as error:
@@ -369,7 +382,7 @@ class KafkaProcessor:
         for owner in self._owners(await self._released(new)) - {self.writer.id}:
             await self.writer.shut_out(owner)
             log.warning("shut out", extra={"owner": owner})
-        found = await committed(client, group, new)
+        found = await committed(client, group, new, stable=True)
         await self._check_changelogs(found)
         offsets = await self.cluster.begins(self.consumer, {tp: c.offset for tp, c in found.items()})
         claims = {tp: Claim(owner=self.writer.id, marker=bool(c.claim and c.claim.marker)) for tp, c in found.items()}
@@ -386,7 +399,7 @@ class KafkaProcessor:
         """The committed offsets, once owners that are alive in this generation have let go, or had time enough."""
         deadline = self.clock() + RELEASE_S
         while True:
-            found = await committed(self.cluster.client, self.cluster.group_id, new)
+            found = await committed(self.cluster.client, self.cluster.group_id, new, stable=False)
             if self.clock() >= deadline or not any(map(self.cluster.alive, self._owners(found))):
                 return found
             await asyncio.sleep(0.02)
@@ -415,7 +428,7 @@ class KafkaProcessor:
         await self.parts.outputs.open()
         with failing(self.cluster.where):
             await self.writer.start()
-        self.consumer = self.cluster.consumer()
+        self._consumer = self.cluster.consumer()
         await clients.start(self.consumer, self.cluster.settings)
         self.cluster.subscribe(self.consumer, _Listener(self))
         self._began = self._commit_at = self.clock()
@@ -475,15 +488,17 @@ class KafkaProcessor:
                 task.cancel()
                 await asyncio.wait({task})
         await self.reader.close()
-        if self.consumer is not None:
-            await clients.stop(self.consumer)
+        if self._consumer is not None:
+            await clients.stop(self._consumer)
         await self.writer.abandon()
         await self.parts.outputs.close()
         await self.cluster.close()
 
     def summary(self) -> Summary:
         now = self.clock()
-        return self.batch.summary(now - self._began, self.commits, self.checkpoints, now - self._commit_at, self.stopped_by)
+        return self.batch.summary(
+            now - self._began, self.commits, self.checkpoints, now - self._commit_at, self.stopped_by
+        )
 
 
 class _Listener(ConsumerRebalanceListener):

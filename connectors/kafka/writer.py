@@ -97,5 +97,5 @@ class _failing:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if isinstance(error, KafkaError | AssertionError):
+        if isinstance(error, KafkaError | AssertionError | TimeoutError):
             raise WriterFailed(f"{type(error).__name__}: {error}") from error

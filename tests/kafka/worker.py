@@ -152,6 +152,7 @@ def _work(running: Any, pipeline: str, log: str, runner: str, flaw: str, fate: d
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(out, 1)
     os.dup2(out, 2)
+    _log_all()
     code, phases = 1, phases_of(Fate(**fate) if fate else None)
     try:
         if runner == "stand-in":
@@ -169,6 +170,23 @@ def _work(running: Any, pipeline: str, log: str, runner: str, flaw: str, fate: d
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _log_all() -> None:
+    """What the processor tells as it goes on, for whoever reads why a test failed."""
+    import logging
+
+    usual = vars(logging.makeLogRecord({})).keys()
+
+    class Fields(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            fields = {k: v for k, v in vars(record).items() if k not in usual and k != "message"}
+            return f"{time.time():.3f} {record.name} {record.getMessage()} {fields or ''}"
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(Fields())
+    logging.getLogger("undertow").addHandler(handler)
+    logging.getLogger("undertow").setLevel(logging.INFO)
 
 
 def phases_of(fate: Fate | None) -> Callable[[str], None]:

@@ -25,8 +25,8 @@ _MECHANISMS = {
 def check_source(config: KafkaSourceConfig) -> None:
     """Raises ConfigError, naming the key."""
     if (config.topics is None) == (config.topic_pattern is None):
-        got = "neither" if config.topics is None else "both"
-        raise ConfigError(f"[source] topics, topic_pattern: {got} is given; give one of them")
+        got = "neither is" if config.topics is None else "both are"
+        raise ConfigError(f"[source] topics, topic_pattern: {got} given; give one of them")
     for topic in config.topics or ():
         check_topic("[source] topics", topic)
     if config.topics and len(set(config.topics)) < len(config.topics):

@@ -1,14 +1,15 @@
 """aiokafka's clients, built from the pipeline's settings; started and stopped in bounded time."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection, collect_hosts, create_conn
-from aiokafka.errors import KafkaError
+from aiokafka.errors import AuthenticationFailedError, KafkaConnectionError, KafkaError
 from aiokafka.protocol.metadata import MetadataRequest
 
 from .config import KafkaSourceConfig
@@ -98,6 +99,7 @@ async def start(
     limit_s = settings["request_timeout_ms"] / 1000
     try:
         await asyncio.wait_for(client.start(), limit_s)
+        _check_brokers(_inner(client).cluster.brokers(), settings)
     except _FAILURES as error:
         await stop(client)
         address, cause = await _fault(settings) or (settings["bootstrap_servers"], error)
@@ -117,9 +119,19 @@ async def stop(client: AIOKafkaConsumer | AIOKafkaProducer | AIOKafkaAdminClient
     if isinstance(client, AIOKafkaProducer):
         with suppress(*_FAILURES):
             await asyncio.wait_for(client._sender.close(), limit_s)
-        await client.client.close()
-    else:
-        await client._client.close()
+    await _inner(client).close()
+
+
+def _inner(client: AIOKafkaConsumer | AIOKafkaProducer | AIOKafkaAdminClient) -> AIOKafkaClient:
+    return client.client if isinstance(client, AIOKafkaProducer) else client._client
+
+
+def _check_brokers(brokers: Collection[Any], settings: dict[str, Any]) -> None:
+    """A refused token is no error to aiokafka (it does not read RFC 7628's answer); the broker answers nothing of use from then on."""
+    if not brokers and settings.get("sasl_mechanism") == "OAUTHBEARER":
+        raise AuthenticationFailedError("the broker took no token")
+    if not brokers:
+        raise KafkaConnectionError("the cluster names no brokers")
 
 
 async def _fault(settings: dict[str, Any]) -> tuple[str, BaseException] | None:
@@ -145,6 +157,7 @@ async def _look(settings: dict[str, Any], host: str, port: int) -> tuple[BaseExc
     try:
         connection = await create_conn(host, port, **options)
         answer = await connection.send(MetadataRequest([]))
+        _check_brokers(answer.brokers, settings)
         return None, [(broker[1], broker[2]) for broker in answer.brokers]
     except _FAILURES as error:
         return error.__cause__ if isinstance(error.__cause__, KafkaError) else error, []

@@ -30,6 +30,7 @@ log = logging.getLogger("undertow.kafka")
 SEGMENT_BYTES = 16 * 2**20
 DIRTY_RATIO = "0.3"
 TOPIC_BYTES = 1_048_588  # max.message.bytes, where nobody set it
+HEAD_BYTES = 1024  # of a batch and of the one row in it, but for the row itself
 RETENTION_MARGIN = 10  # the input has to be kept for so many checkpoint intervals
 APPEAR_S = 30.0
 
@@ -135,7 +136,8 @@ async def ensure_changelog(
     partitions: the input's. replicas: the broker's default if None. row_bytes: the most that a row may have.
     Raises ConnectorError where the one that is there does not fit, or there can be none.
     """
-    message_bytes = max(TOPIC_BYTES, row_bytes + 1024)
+    needed_bytes = row_bytes + HEAD_BYTES
+    message_bytes = max(TOPIC_BYTES, needed_bytes)
     settings = {
         "cleanup.policy": "compact",
         "segment.bytes": str(max(SEGMENT_BYTES, 2 * message_bytes)),
@@ -148,12 +150,9 @@ async def ensure_changelog(
     # aiokafka takes -1, the broker's default, only together with assignments, of which there may be none.
     topic = NewTopic(name, partitions, replicas or -1, None if replicas else {}, settings)
     made = not there and await _create(admin, at, topic)
-    if made:
-        await _appears(admin, at, name, partitions)
-    else:
-        await _check_changelog(
-            admin, where, name, partitions, message_bytes if row_bytes + 1024 > TOPIC_BYTES else row_bytes
-        )
+    if not there:
+        await _appears(admin, at, name)
+    await _check_changelog(admin, where, name, partitions, needed_bytes)
     return made
 
 
@@ -173,12 +172,13 @@ async def _create(admin: AIOKafkaAdminClient, at: str, topic: NewTopic) -> bool:
     return True
 
 
-async def _appears(admin: AIOKafkaAdminClient, at: str, name: str, partitions: int) -> None:
-    """Waits until the brokers know each partition's leader."""
+async def _appears(admin: AIOKafkaAdminClient, at: str, name: str) -> None:
+    """Waits until the brokers know the topic, and each partition's leader."""
     for _ in range(round(APPEAR_S / 0.05)):
         with told(at):
-            (facts,) = await admin.describe_topics([name])
-        if len(facts["partitions"]) == partitions and all(p["leader"] >= 0 for p in facts["partitions"]):
+            known = name in await admin.list_topics()
+            partitions = (await admin.describe_topics([name]))[0]["partitions"] if known else []
+        if partitions and all(partition["leader"] >= 0 for partition in partitions):
             return
         await asyncio.sleep(0.05)
     raise ConnectorError(
@@ -186,7 +186,9 @@ async def _appears(admin: AIOKafkaAdminClient, at: str, name: str, partitions: i
     )
 
 
-async def _check_changelog(admin: AIOKafkaAdminClient, where: str, name: str, partitions: int, row_bytes: int) -> None:
+async def _check_changelog(
+    admin: AIOKafkaAdminClient, where: str, name: str, partitions: int, needed_bytes: int
+) -> None:
     at = f"{where}: changelog '{name}'"
     count = (await partition_counts(admin, where, [name]))[name]
     if count < partitions:
@@ -203,7 +205,7 @@ async def _check_changelog(admin: AIOKafkaAdminClient, where: str, name: str, pa
         raise ConnectorError(
             f"{at}: cleanup.policy is {settings['cleanup.policy']!r}, expected 'compact': with another, rows are lost; set it"
         )
-    if int(settings["max.message.bytes"]) < row_bytes:
+    if int(settings["max.message.bytes"]) < needed_bytes:
         raise ConnectorError(
-            f"{at}: max.message.bytes is {settings['max.message.bytes']}, a row may have {row_bytes}; raise it"
+            f"{at}: max.message.bytes is {settings['max.message.bytes']}, a row may need {needed_bytes}; raise it"
         )

@@ -62,7 +62,7 @@ def test_the_changelog_is_made_once_and_has_to_fit(secure: Secure) -> None:
         assert not await ensure("large", 1, 2**21)
         with pytest.raises(
             ConnectorError,
-            match=r"changelog 'copies': cannot be created: .*only 1 secure.* \[store\] replication_factor",
+            match=r"changelog 'copies': cannot be created: .*only 1 broker.* \[store\] replication_factor",
         ):
             await topics.ensure_changelog(client, WHERE, "copies", 1, 3, 100)
 

@@ -1,28 +1,47 @@
 """The Kafka sink on a real broker: what arrives, what is refused, what ends in time."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from undertow import ConnectorError
+from undertow.connectors.codec_config import RawCodecConfig
 from undertow.connectors.codecs import make_codec
 from undertow.connectors.columns import Answers
-from undertow.connectors.files_config import CodecConfig
 from undertow.connectors.kafka.config import KafkaSinkConfig
 from undertow.connectors.kafka.output_records import partitioner
 from undertow.connectors.kafka.sink import KafkaSink
+from undertow.engine.artifact import write_artifact
 
+from .checks import assert_close
 from .kafka_calls import make, read_back, run
-from .kafka_secure import Secure
+from .kafka_secure import PASSWORD, Secure
+from .naive import NaiveEngine
 from .step_graph import lookahead_step
 from .test_kafka_outputs import answers
 
 SPEC = lookahead_step(2).spec
+PIPELINE = """
+name = "to-kafka"
+model = {{ path = "model.onnx", backend = "numba" }}
+source = {{ type = "files", path = "in.csv", key_column = "key", time_column = "time" }}
+delivery.guarantee = "{guarantee}"
+[sink]
+type = "kafka"
+bootstrap_servers = "{servers}"
+topic = "{topic}"
+compression = "zstd"
+security = {{ protocol = "SASL_SSL", mechanism = "SCRAM-SHA-256", username = "alice", password = "${{WORD}}", ca_file = "{ca}" }}
+"""
 
 
 def of_values(keys: list[Any], value: Callable[[int], np.ndarray], **columns: Any) -> Answers:
@@ -32,9 +51,9 @@ def of_values(keys: list[Any], value: Callable[[int], np.ndarray], **columns: An
     return given
 
 
-def sink(secure: Secure, topic: str, codec: str = "raw", **more: Any) -> KafkaSink:
+def sink(secure: Secure, topic: str, **more: Any) -> KafkaSink:
     config = KafkaSinkConfig(bootstrap_servers=secure.plain, topic=topic, **more)
-    return KafkaSink(config, secure.folder, make_codec(CodecConfig(codec).type, SPEC))
+    return KafkaSink(config, secure.folder, make_codec(RawCodecConfig(), SPEC))
 
 
 async def written(to: KafkaSink, polls: list[Answers]) -> None:
@@ -109,6 +128,37 @@ def test_the_sink_says_what_the_topic_refuses(secure: Secure) -> None:
         ConnectorError, match=r"topic 'timely': the topic does not take the event time; see its message.timestamp"
     ):
         run(written(sink(secure, topic), [ahead]))
+
+
+@pytest.mark.parametrize("guarantee", ["at-least-once", "exactly-once"])
+def test_from_a_file_to_a_topic(secure: Secure, tmp_path: Path, guarantee: str) -> None:
+    """`undertow run` over a listener with TLS and a password: what a file's run gives is in the topic; exactly once is refused."""
+    topic = make(secure, f"lines-{guarantee}", 3)
+    artifact = lookahead_step(2)
+    write_artifact(tmp_path / "model.onnx", artifact.model, artifact.spec)
+    frames = np.random.default_rng(5).normal(size=(40, 3)).astype(np.float32)
+    rows = [f"{'ab'[i % 2]},{i},{x},{y},{z}" for i, (x, y, z) in enumerate(frames.tolist())]
+    (tmp_path / "in.csv").write_text("\n".join(["key,time,x,y,z", *rows]) + "\n")
+    text = PIPELINE.format(servers=secure.sasl_tls, topic=topic, guarantee=guarantee, ca=secure.folder / "ca.pem")
+    (tmp_path / "pipeline.toml").write_text(text)
+    command = [Path(sys.executable).with_name("undertow"), "run", "pipeline.toml"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | {"WORD": PASSWORD}, capture_output=True, text=True, check=False
+    )
+    assert PASSWORD not in done.stdout + done.stderr
+    if guarantee == "exactly-once":
+        assert done.returncode == 2
+        assert "\"exactly-once\" is not possible: [sink] type = 'kafka' cannot take back" in done.stderr
+        return
+    assert done.returncode == 0, done.stderr
+    found = [r for some in run(read_back(secure, topic, 3, 1)).values() for r in some]
+    for n, key in enumerate("ab"):
+        mine = [r for r in found if r.key == key.encode()]
+        outputs = np.concatenate([np.array(json.loads(r.value)) for r in mine])
+        naive = NaiveEngine(artifact)
+        assert_close(outputs.astype(np.float32), np.concatenate([naive.push(key, frames[n::2]), naive.close(key)]))
+        assert [dict(r.headers).get("undertow-end") for r in mine] == [None] * (len(mine) - 1) + [b"1"]
+        assert mine[0].timestamp == n * 1000
 
 
 def test_a_broker_that_stands_still(secure: Secure) -> None:

@@ -11,8 +11,8 @@ from aiokafka.errors import KafkaTimeoutError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from ...engine.errors import ConnectorError
-from ..codecs import Codec
 from ..columns import Answers
+from ..payloads import Codec
 from .clients import admin, batch_bytes, producer, start, stop
 from .config import KafkaSinkConfig
 from .failures import connector_error, told
@@ -52,8 +52,7 @@ class KafkaSink:
         """Sends them. A batch waits until the one before it of its partition is on its way, so two of each is all that piles up."""
         if not len(answers):
             return
-        payloads = [self._codec.encode(answer) for answer in answers]
-        batches = output_batches(self._opened.create_batch, answers, payloads, self._partition_of, self._record_bytes)
+        batches = await asyncio.to_thread(self._prepared, answers)
         self._sent = [future for future in self._sent if not future.done() or future.exception()]
         async with self._bounded():
             await asyncio.gather(*(self._send(partition, some) for partition, some in batches.items()))
@@ -71,6 +70,10 @@ class KafkaSink:
     async def close(self) -> None:
         if self._producer is not None:
             await stop(self._producer)
+
+    def _prepared(self, answers: Answers) -> dict[int, list[BatchBuilder]]:
+        payloads = self._codec.encode_many(answers.values, answers.rows)
+        return output_batches(self._opened.create_batch, answers, payloads, self._partition_of, self._record_bytes)
 
     @asynccontextmanager
     async def _bounded(self) -> AsyncIterator[None]:

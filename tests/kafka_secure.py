@@ -19,6 +19,7 @@ import pytest
 HOME = os.environ.get("KAFKA_HOME")
 CURVE = ("ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
 PASSWORD = "alice-hunter2-secret"
+SESSION_MS = 1000  # of a connection with a token
 USERS = {"alice": PASSWORD, "mallory": "mallory-secret"}  # mallory may do nothing
 
 
@@ -121,6 +122,7 @@ def _properties(folder: Path, ports: list[int]) -> str:
         lines += [f"{at}.plain.sasl.jaas.config={package}.plain.PlainLoginModule required {users};"]
         lines += [f"{at}.scram-sha-{kind}.sasl.jaas.config={package}.scram.ScramLoginModule required;" for kind in ("256", "512")]  # fmt: skip
         lines += [f'{at}.oauthbearer.sasl.jaas.config={package}.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="broker";']  # fmt: skip
+    lines += [f"listener.name.sasl.oauthbearer.connections.max.reauth.ms={SESSION_MS}"]
     return "\n".join(lines) + "\n"
 
 

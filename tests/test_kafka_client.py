@@ -1,7 +1,5 @@
 """Every way into a real broker, and what is said where there is none."""
 
-import base64
-import json
 import logging
 import socket
 import time
@@ -18,16 +16,8 @@ from undertow.connectors.kafka.failures import told
 from undertow.connectors.kafka.security import kafka_settings
 from undertow.connectors.secret import Secret
 
-from .kafka_calls import WHERE, administered, make, run, security, source
+from .kafka_calls import WHERE, administered, make, run, security, source, token
 from .kafka_secure import PASSWORD, Secure
-
-
-def token(name: str) -> str:
-    """A token that the broker takes as it is: unsigned, as its default handler for tests has it."""
-    parts = ({"alg": "none"}, {"sub": name, "iat": time.time(), "exp": time.time() + 600})
-    coded = [base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts]
-    return ".".join([*coded, ""])
-
 
 WAYS = [
     ("plain", "PLAINTEXT", None), ("sasl", "SASL_PLAINTEXT", "PLAIN"), ("sasl", "SASL_PLAINTEXT", "SCRAM-SHA-256"),
@@ -63,7 +53,7 @@ def test_every_way_in(
             await stop(writer)
             await stop(looker)
 
-    with caplog.at_level(logging.DEBUG):
+    with caplog.at_level(logging.DEBUG, "aiokafka"):
         assert run(through()) == [b"value"]
     assert "Request to" in caplog.text
     for secret in (PASSWORD, "hunter2", token("alice")[:60]):

@@ -22,6 +22,7 @@ from undertow.connectors.config import read_pipeline
 from undertow.connectors.kafka.config import KafkaSinkConfig, SecurityConfig
 from undertow.connectors.kafka.security import kafka_settings
 from undertow.connectors.kafka.tokens import FetchedToken, FileToken
+from undertow.connectors.opening import open_parts
 from undertow.connectors.secret import Secret, hidden
 from undertow.engine.artifact import write_artifact
 
@@ -164,21 +165,35 @@ def test_kerberos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found["sasl_kerberos_service_name"], found["sasl_kerberos_domain_name"]) == ("kafka", "d")
 
 
+def from_files(folder: Path, guarantee: str) -> None:
+    """A pipeline from a file to the sink of GOOD, its user's password from the environment."""
+    artifact = lookahead_step(2)
+    write_artifact(folder / "model.onnx", artifact.model, artifact.spec)
+    text = GOOD[: GOOD.index("[source]")] + '[source]\ntype = "files"\npath = "in.csv"\n' + GOOD[GOOD.index("[sink]") :]
+    text += f'[sink.security]\nprotocol = "SASL_PLAINTEXT"\n{PLAIN}\n[delivery]\nguarantee = "{guarantee}"\n'
+    (folder / "in.csv").write_text("a,b,c\n1,2,3\n")
+    (folder / "pipeline.toml").write_text(text)
+
+
+def test_exactly_once_from_a_file_is_refused(tmp_path: Path) -> None:
+    """What was sent to a topic cannot be cut, so files to Kafka is at-least-once; that is said before anything is connected to."""
+    from_files(tmp_path, "exactly-once")
+    placed = read_pipeline(tmp_path / "pipeline.toml", {"PASSWORD": SECRET})
+    with pytest.raises(
+        ConfigError, match=r"\[sink\] type = 'kafka' cannot take back .*; set guarantee = \"at-least-once\""
+    ):
+        open_parts(placed, None, None)
+
+
 def test_the_command_shows_no_secret(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """`undertow run` against nothing that listens: its errors, aiokafka's log at DEBUG and the exit code; and no password in any."""
-    artifact = lookahead_step(2)
-    write_artifact(tmp_path / "model.onnx", artifact.model, artifact.spec)
-    source = GOOD.index("[source]"), GOOD.index("[sink]")
-    text = GOOD[: source[0]] + '[source]\ntype = "files"\npath = "in.csv"\n' + GOOD[source[1] :]
-    text += '[sink.security]\nprotocol = "SASL_PLAINTEXT"\n' + PLAIN + '\n[delivery]\nguarantee = "at-least-once"\n'
-    (tmp_path / "in.csv").write_text("a,b,c\n1,2,3\n")
-    (tmp_path / "pipeline.toml").write_text(text)
+    from_files(tmp_path, "at-least-once")
     monkeypatch.setenv("PASSWORD", SECRET)
     for option, code in (("--check", 1), ("--json", 1)):
         monkeypatch.setattr(sys, "argv", ["undertow", "run", str(tmp_path / "pipeline.toml"), option])
-        with caplog.at_level(logging.DEBUG), pytest.raises(SystemExit) as ended:
+        with caplog.at_level(logging.DEBUG, "aiokafka"), pytest.raises(SystemExit) as ended:
             main()
         said = capfd.readouterr()
         assert ended.value.code == code, said

@@ -20,6 +20,8 @@ from .output_records import output_batches, partitioner
 from .security import kafka_settings
 from .topics import largest_message, partition_counts
 
+CLOSE_S, GIVEN_UP_S = 5.0, 0.2  # for what is on its way when the sink is closed, and after a delivery that failed
+
 
 class KafkaSink:
     """A record an answer. base: where the settings' relative paths begin. Raises ConfigError."""
@@ -32,6 +34,7 @@ class KafkaSink:
         self._where = f"Kafka at {config.bootstrap_servers}"
         self._producer: AIOKafkaProducer | None = None
         self._sent: list[asyncio.Future[Any]] = []
+        self._gave_up = False
 
     def check(self) -> None:
         """Looks whether the topic is there. Raises ConnectorError."""
@@ -69,7 +72,7 @@ class KafkaSink:
 
     async def close(self) -> None:
         if self._producer is not None:
-            await stop(self._producer)
+            await stop(self._producer, GIVEN_UP_S if self._gave_up else CLOSE_S)
 
     def _prepared(self, answers: Answers) -> dict[int, list[BatchBuilder]]:
         payloads = self._codec.encode_many(answers.values, answers.rows)
@@ -84,6 +87,7 @@ class KafkaSink:
                 async with asyncio.timeout(limit_s):
                     yield
         except ConnectorError as error:
+            self._gave_up = True
             if isinstance(error.__cause__, TimeoutError):
                 raise ConnectorError(
                     f"{self._topic_name}: not acknowledged within {limit_s:g} s; are its partitions' leaders up and enough replicas "

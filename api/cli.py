@@ -47,4 +47,9 @@ def main() -> None:
         command()
     except UndertowError as error:
         click.echo(f"error: {error}", err=True)
-        sys.exit(2 if isinstance(error, ConfigError) else 1)
+        sys.exit(exit_code(error))
+
+
+def exit_code(error: UndertowError) -> int:
+    """2 where trying again does not help, 1 where something failed."""
+    return 2 if isinstance(error, ConfigError) else 1

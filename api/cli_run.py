@@ -1,5 +1,6 @@
 """`undertow run`: a pipeline file, run until its source is exhausted or a signal ends it."""
 
+import logging
 import sys
 import time
 from collections.abc import Callable
@@ -9,11 +10,16 @@ from typing import Any
 import click
 import msgspec
 
-from .connectors.config import PlacedPipeline, read_pipeline
+from .cli import exit_code
+from .connectors.config import LogConfig, PlacedPipeline, read_pipeline
+from .connectors.logs import logging_to_stderr
 from .connectors.opening import Parts, check_parts, open_parts
 from .connectors.running import run
 from .connectors.secret import hidden
-from .connectors.summary import Summary
+from .connectors.summary import Summary, figures
+from .engine.errors import UndertowError
+
+log = logging.getLogger("undertow.run")
 
 LIVE_S, PLAIN_S = 0.25, 5.0  # between two looks at the figures: on a terminal, elsewhere
 
@@ -40,6 +46,16 @@ def run_command(pipeline: Path, check: bool, as_json: bool) -> None:
         check_parts(parts)
         _print(_plan(placed, parts), as_json, err=False)
         return
+    logs = placed.pipeline.log
+    with logging_to_stderr(logs or LogConfig(level="warning"), placed.pipeline.name):
+        if logs is not None and logs.format == "json":
+            _run_logged(placed, as_json)
+        else:
+            _run_told(placed, as_json)
+
+
+def _run_told(placed: PlacedPipeline, as_json: bool) -> None:
+    """Progress and summary are for people to read."""
     resumes = _resumes(placed)
     if resumes:
         click.echo(f"goes on from {placed.store_path}", err=True)
@@ -50,7 +66,29 @@ def run_command(pipeline: Path, check: bool, as_json: bool) -> None:
             "nothing was new: earlier runs committed all of the input; to do it again, move the store and the output away",
             err=True,
         )
-    _print(_figures(summary), as_json, err=not as_json)
+    _print(figures(summary), as_json, err=not as_json)
+
+
+def _run_logged(placed: PlacedPipeline, as_json: bool) -> None:
+    """Progress and errors are lines of the log, and nothing else is on stderr; `run` itself logs the summary."""
+    due = time.monotonic() + PLAIN_S
+
+    def told(summary: Callable[[], Summary]) -> None:
+        nonlocal due
+        if time.monotonic() >= due:
+            log.info("progress", extra=figures(summary()))
+            due = time.monotonic() + PLAIN_S
+
+    try:
+        summary = run(placed, told=told)
+    except UndertowError as error:
+        log.error(str(error), extra={"error": type(error).__name__})
+        sys.exit(exit_code(error))
+    except Exception:
+        log.exception("unexpected error")
+        sys.exit(1)
+    if as_json:
+        _print(figures(summary), as_json, err=False)
 
 
 def _resumes(placed: PlacedPipeline) -> bool:
@@ -74,12 +112,9 @@ def _plan(placed: PlacedPipeline, parts: Parts) -> dict[str, Any]:
         "store": str(placed.store_path),
         "resumes": _resumes(placed),
         "dead_letters": str(placed.path(pipeline.dead_letters.path)) if pipeline.dead_letters else None,
+        "metrics": msgspec.to_builtins(pipeline.metrics),
+        "log": msgspec.to_builtins(pipeline.log),
     }
-
-
-def _figures(summary: Summary) -> dict[str, Any]:
-    figures = msgspec.to_builtins(summary)
-    return {name: round(value, 3) if isinstance(value, float) else value for name, value in figures.items()}
 
 
 def _print(facts: dict[str, Any], as_json: bool, err: bool) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from ..engine.errors import ConfigError
+from .addresses import host_and_port
 from .codec_config import CodecConfig
 from .files_config import FilesSinkConfig, FilesSourceConfig, StdinConfig, StdoutConfig
 from .kafka.checking import check_sink, check_source
@@ -116,6 +117,25 @@ class DeadLetterConfig(Table, frozen=True, kw_only=True):
     topic: Text | None = None
 
 
+class MetricsConfig(Table, frozen=True, kw_only=True):
+    """[metrics]
+
+    address: where /metrics, /healthz and /readyz are answered, "host:port". loop_timeout_s: the process counts as hung when
+    its event loop has not turned for longer. commit_timeout_s: as not ready when records wait longer for their commit.
+    """
+
+    address: Text = "127.0.0.1:9464"
+    loop_timeout_s: Seconds = 10.0
+    commit_timeout_s: Seconds = 60.0
+
+
+class LogConfig(Table, frozen=True, kw_only=True):
+    """[log] on stderr. format: lines to read, or JSON Lines. level: the least that is shown."""
+
+    format: Literal["text", "json"] = "text"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
 class Pipeline(Table, frozen=True, kw_only=True):
     """A pipeline file. folder: where its relative paths begin; not a key of the file."""
 
@@ -128,6 +148,8 @@ class Pipeline(Table, frozen=True, kw_only=True):
     delivery: Delivery = Delivery()
     store: StoreConfig = StoreConfig()
     dead_letters: DeadLetterConfig | None = None
+    metrics: MetricsConfig | None = None
+    log: LogConfig | None = None
 
 
 class PlacedPipeline(msgspec.Struct, frozen=True):
@@ -157,6 +179,11 @@ def read_pipeline(path: str | os.PathLike[str], environ: Mapping[str, str] | Non
 def check_pipeline(placed: PlacedPipeline) -> None:
     """Refuses tables that do not fit each other. Raises ConfigError."""
     pipeline, where = placed.pipeline, placed.file
+    if pipeline.metrics is not None:
+        try:
+            host_and_port(pipeline.metrics.address)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: [metrics] address {error}") from error
     if pipeline.policy.bad_record == "dead-letter" and pipeline.dead_letters is None:
         raise ConfigError(
             f"{where}: [policy] bad_record is 'dead-letter' and there is no table [dead_letters]; add it, with a path"

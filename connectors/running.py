@@ -1,25 +1,34 @@
 """`undertow.run`: a pipeline from its file to its summary."""
 
 import asyncio
+import logging
 import os
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from .config import PlacedPipeline, read_pipeline
+from .config import MetricsConfig, PlacedPipeline, read_pipeline
+from .health import Health
+from .health_server import serving
 from .kafka.config import KafkaSourceConfig
+from .logs import logging_to_stderr
+from .metrics import Metrics
+from .observing import Observed
 from .opening import open_kafka_parts, open_parts
 from .processor import Processor
 from .records import Sink, Source
 from .store import Store
-from .summary import Summary
+from .summary import Summary, figures
 
 if TYPE_CHECKING:
     from .kafka.processor import KafkaProcessor
 
+log = logging.getLogger("undertow.run")
 Told = Callable[[Callable[[], Summary]], None]
 Phases = Callable[[str], None]
+BEAT_S = 1.0
 
 
 def run(
@@ -39,29 +48,68 @@ def run(
     Raises UndertowError; what was committed stays, and the next run goes on from there.
     """
     placed = pipeline if isinstance(pipeline, PlacedPipeline) else read_pipeline(pipeline)
-    if isinstance(placed.pipeline.source, KafkaSourceConfig):
-        return _run_kafka(placed, sink, told, phases)
-    parts = open_parts(placed, source, sink)
-    store = Store(placed.store_path, placed.pipeline.name, parts.batch.engine.fingerprint)
+    name, watched = placed.pipeline.name, placed.pipeline.metrics
+    limits = watched or MetricsConfig()
+    metrics, health = Metrics(name), Health(limits.loop_timeout_s, limits.commit_timeout_s)
+    logs = placed.pipeline.log
+    with logging_to_stderr(logs, name) if logs else nullcontext(), serving(watched, metrics, health):
+        if isinstance(placed.pipeline.source, KafkaSourceConfig):
+            summary = _run_kafka(placed, sink, told, phases, metrics, health)
+        else:
+            summary = _run_local(placed, source, sink, Observed(metrics, health, told) if watched else told, health)
+        log.info("ended", extra=figures(summary))
+        return summary
+
+
+def _run_local(
+    placed: PlacedPipeline, source: Source | None, sink: Sink | None, told: Told | None, health: Health
+) -> Summary:
+    """A pipeline whose state is in a store of this machine."""
+    parts, pipeline = open_parts(placed, source, sink), placed.pipeline
+    store = Store(placed.store_path, pipeline.name, parts.batch.engine.fingerprint)
     try:
-        processor = Processor(parts.batch, parts.source, parts.sink, store, placed.pipeline.delivery, told)
-        return asyncio.run(_heeding_signals(processor))
+        processor = Processor(parts.batch, parts.source, parts.sink, store, pipeline.delivery, told)
+        log.info("starts", extra={"backend": parts.batch.engine.backend, "store": placed.store_path})
+        return asyncio.run(_watched(processor, health))
     finally:
         store.close()
 
 
-def _run_kafka(placed: PlacedPipeline, sink: Sink | None, told: Told | None, phases: Phases | None) -> Summary:
+def _run_kafka(
+    placed: PlacedPipeline,
+    sink: Sink | None,
+    told: Told | None,
+    phases: Phases | None,
+    metrics: Metrics,
+    health: Health,
+) -> Summary:
+    """A pipeline whose state is in changelog topics."""
     from .kafka.processor import KafkaProcessor  # aiokafka takes a fifth of a second to load
 
     parts = open_kafka_parts(placed, sink)
-
-    async def process() -> Summary:
-        return await _heeding_signals(KafkaProcessor(parts, told, phases))
-
-    return asyncio.run(process())
+    processor = KafkaProcessor(parts, metrics, health, told, phases)
+    log.info("starts", extra={"backend": parts.batch.engine.backend, "worker": parts.cluster.worker})
+    return asyncio.run(_watched(processor, health))
 
 
-async def _heeding_signals(processor: "Processor | KafkaProcessor") -> Summary:
+async def _watched(processor: "Processor | KafkaProcessor", health: Health) -> Summary:
+    """Runs the processor, and says all the while that the loop turns."""
+    health.state("restoring")
+    beating = asyncio.create_task(_beat(health))
+    try:
+        return await _heeding_signals(processor, health)
+    finally:
+        health.state("stopping")
+        beating.cancel()
+
+
+async def _beat(health: Health) -> None:
+    while True:
+        health.beat()
+        await asyncio.sleep(BEAT_S)
+
+
+async def _heeding_signals(processor: "Processor | KafkaProcessor", health: Health) -> Summary:
     if threading.current_thread() is not threading.main_thread():
         return await processor.run()
     loop, signals = asyncio.get_running_loop(), (signal.SIGINT, signal.SIGTERM)
@@ -69,6 +117,8 @@ async def _heeding_signals(processor: "Processor | KafkaProcessor") -> Summary:
     def heed(number: signal.Signals) -> None:
         if processor.stopped_by is not None:
             os._exit(1)
+        log.info("stops", extra={"signal": number.name})
+        health.state("stopping", {"signal": number.name})
         processor.stop(number.name)
 
     for number in signals:

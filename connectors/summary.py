@@ -1,6 +1,7 @@
 """What a run did, counted; records that are replayed after a crash count as replayed alone."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,3 +30,8 @@ class Summary:
     backend: str
     last_commit_s: float  # ago
     stopped_by: str | None = None
+
+
+def figures(summary: Summary) -> dict[str, Any]:
+    """By name, to a thousandth."""
+    return {name: round(value, 3) if isinstance(value, float) else value for name, value in asdict(summary).items()}

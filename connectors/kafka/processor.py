@@ -18,6 +18,8 @@ from aiokafka.structs import OffsetAndMetadata
 
 from ...engine.errors import ConnectorError
 from ..batch import Batch
+from ..health import Health
+from ..metrics import Metrics
 from ..summary import Summary
 from . import clients
 from .changelog import ChangelogReader
@@ -78,11 +80,14 @@ class KafkaProcessor:
     def __init__(
         self,
         parts: KafkaParts,
+        metrics: Metrics,
+        health: Health,
         told: Callable[[Callable[[], Summary]], None] | None = None,
         phases: Callable[[str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
         self.parts, self.cluster, self.batch, self.clock = parts, parts.cluster, parts.batch, clock
+        self.metrics, self.health = metrics, health
         self.told, self.phase = told, phases or (lambda name: None)
         pipeline = self.cluster.pipeline
         self.delivery, self.source = pipeline.delivery, self.cluster.source

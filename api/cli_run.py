@@ -12,7 +12,7 @@ import msgspec
 
 from .cli import exit_code
 from .connectors.config import LogConfig, PlacedPipeline, read_pipeline
-from .connectors.logs import logging_to_stderr
+from .connectors.logs import logging_to_stderr, secrets_of
 from .connectors.opening import Parts, check_parts, open_parts
 from .connectors.running import run
 from .connectors.secret import hidden
@@ -47,7 +47,8 @@ def run_command(pipeline: Path, check: bool, as_json: bool) -> None:
         _print(_plan(placed, parts), as_json, err=False)
         return
     logs = placed.pipeline.log
-    with logging_to_stderr(logs or LogConfig(level="warning"), placed.pipeline.name):
+    secrets = secrets_of(placed.pipeline)
+    with logging_to_stderr(logs or LogConfig(level="warning"), placed.pipeline.name, secrets):
         if logs is not None and logs.format == "json":
             _run_logged(placed, as_json)
         else:

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from .config import LogConfig
+from .secret import Secret
 
 LOGGERS = {
     "undertow": logging.DEBUG,
@@ -28,7 +29,7 @@ _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "task
 def logging_to_stderr(config: LogConfig, pipeline: str, secrets: Iterable[str] = ()) -> Iterator[None]:
     """While the block runs, what is logged goes to stderr, and to no other handler.
 
-    secrets: texts that are replaced by `***` wherever they would appear.
+    secrets: texts that are replaced by `***` wherever they would appear, be it in another library's line.
     """
     handler = logging.StreamHandler(_Stderr())
     kind = JsonLines if config.format == "json" else TextLines
@@ -47,6 +48,18 @@ def logging_to_stderr(config: LogConfig, pipeline: str, secrets: Iterable[str] =
             logger.handlers[:] = handlers
             logger.setLevel(old)
             logger.propagate = propagates
+
+
+def secrets_of(settings: Any) -> Iterator[str]:
+    """The secrets that a table of the pipeline file holds, at any depth."""
+    if isinstance(settings, Secret):
+        yield settings.reveal()
+    elif isinstance(settings, msgspec.Struct):
+        for name in settings.__struct_fields__:
+            yield from secrets_of(getattr(settings, name))
+    elif isinstance(settings, dict | list | tuple):
+        for value in settings.values() if isinstance(settings, dict) else settings:
+            yield from secrets_of(value)
 
 
 class _Stderr:

@@ -30,7 +30,7 @@ COUNTERS = {
     "rows_restored": "Rows of streams read back from the store or changelog.",
     "dead_letters": "Records that could not be stepped and went to the dead letters.",
     "late_frames": "Frames dropped because their stream had seen them already.",
-    "quarantined_streams": "Streams taken out because their input or state was not finite.",
+    "quarantined_records": "Records passed over because their stream gave what is not finite.",
     "transactions_aborted": "Transactions given up.",
     "fenced": "Times that this process was shut out because another one took its place.",
     "rebalances": "Assignments of partitions to this process.",
@@ -151,8 +151,8 @@ class Metrics(Collector):
     def late(self, frames: int) -> None:
         self.counts["late_frames"] += frames
 
-    def quarantined(self, streams: int = 1) -> None:
-        self.counts["quarantined_streams"] += streams
+    def quarantined(self, records: int = 1) -> None:
+        self.counts["quarantined_records"] += records
 
     def aborted(self) -> None:
         """A transaction was given up."""

@@ -43,6 +43,7 @@ class Observed:
         self.metrics.answered(new("answers"))
         self.metrics.dead_letter(new("dead_letters"))
         self.metrics.late(new("late_frames"))
+        self.metrics.quarantined(new("quarantined"))
         self.metrics.state(now.streams_live, None)
         if new("commits"):
             self.health.committed()

@@ -13,7 +13,7 @@ from .config import MetricsConfig, PlacedPipeline, read_pipeline
 from .health import Health
 from .health_server import serving
 from .kafka.config import KafkaSourceConfig
-from .logs import logging_to_stderr
+from .logs import logging_to_stderr, secrets_of
 from .metrics import Metrics
 from .observing import Observed
 from .opening import open_kafka_parts, open_parts
@@ -52,7 +52,8 @@ def run(
     limits = watched or MetricsConfig()
     metrics, health = Metrics(name), Health(limits.loop_timeout_s, limits.commit_timeout_s)
     logs = placed.pipeline.log
-    with logging_to_stderr(logs, name) if logs else nullcontext(), serving(watched, metrics, health):
+    logging_ = logging_to_stderr(logs, name, secrets_of(placed.pipeline)) if logs else nullcontext()
+    with logging_, serving(watched, metrics, health):
         if isinstance(placed.pipeline.source, KafkaSourceConfig):
             summary = _run_kafka(placed, sink, told, phases, metrics, health)
         else:

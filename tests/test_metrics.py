@@ -35,7 +35,7 @@ def test_every_event_is_counted() -> None:
         lambda m: m.dead_letter(): {("dead_letters_total",): 1},
         lambda m: m.dead_letter(2): {("dead_letters_total",): 2},
         lambda m: m.late(7): {("late_frames_total",): 7},
-        lambda m: m.quarantined(): {("quarantined_streams_total",): 1},
+        lambda m: m.quarantined(): {("quarantined_records_total",): 1},
         lambda m: m.aborted(): {("transactions_aborted_total",): 1},
         lambda m: m.fenced(): {("fenced_total",): 1},
         lambda m: m.assigned([("t", 0), ("t", 1)]): {("assigned_partitions",): 2, ("rebalances_total",): 1},

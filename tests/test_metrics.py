@@ -2,6 +2,7 @@
 
 import re
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -119,6 +120,17 @@ def test_names() -> None:
     assert "process_resident_memory_bytes" in text
     Metrics("other").polled(1, 1)
     assert 'pipeline="other"' not in generate_latest(Metrics("test").registry).decode()
+
+
+def test_the_docs_say_every_metric() -> None:
+    """docs/pipelines.md has each metric with its kind, and no others."""
+    text = (Path(__file__).resolve().parents[1] / "docs" / "pipelines.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\w+)[^|]* \| (`undertow_[^|]*) \| .* \|$", text, re.MULTILINE)
+    said = {name: kind for kind, names in rows for name in re.findall(r"`(\w+)`", names)}
+    exposed = re.findall(
+        r"^# TYPE (undertow_\w+) (\w+)$", generate_latest(Metrics("test").registry).decode(), re.MULTILINE
+    )
+    assert said == dict(exposed)
 
 
 def test_a_batch_costs_microseconds() -> None:

@@ -100,6 +100,11 @@ class Broker:
                 return
             await asyncio.sleep(0.05)
 
+    def cpu_s(self) -> float:
+        """Processor seconds that the broker has taken."""
+        assert self.process is not None
+        return cpu_s(self.process.pid)
+
     async def drop_topics(self, names: Sequence[str]) -> None:
         """Removes those that exist: the disk and the broker's memory are there for the next side."""
         there = set(await self.admin.list_topics())
@@ -122,6 +127,12 @@ def kafka_version() -> str:
     """Of the jars in $KAFKA_HOME."""
     jars = sorted((kafka_home() / "libs").glob("kafka-clients-*.jar"))
     return jars[-1].stem.removeprefix("kafka-clients-") if jars else "of unknown version"
+
+
+def cpu_s(pid: int) -> float:
+    """Processor seconds of a process and its threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def free_ports(count: int) -> tuple[int, ...]:

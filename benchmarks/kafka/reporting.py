@@ -2,12 +2,11 @@
 
 import argparse
 import json
-import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -88,17 +87,11 @@ def into_page(name: str, text: str) -> None:
     PAGE.write_text(f"{head}{begin}\n\n{text}\n{end}{rest.partition(end)[2]}")
 
 
-def installed(python: Path, *packages: str) -> dict[str, str]:
-    """Versions of packages in another environment, `absent` where they are not there."""
-    import subprocess
-
+def installed(python: Path, *packages: str) -> str:
+    """`name version` of packages in another environment, `absent` where they are not there."""
     code = (
         "import sys, json, importlib.metadata as m\nfound = {}\nfor p in sys.argv[1:]:\n"
         "    try: found[p] = m.version(p)\n    except m.PackageNotFoundError: found[p] = 'absent'\nprint(json.dumps(found))"
     )
     done = subprocess.run([python, "-c", code, *packages], capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)
-
-
-def own_version() -> str:
-    return f"undertow {version('undertow')}, load {os.getloadavg()[0]:.1f}"
+    return ", ".join(f"{name} {found}" for name, found in json.loads(done.stdout).items())

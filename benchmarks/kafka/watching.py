@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError
 from broker import Broker
 from feeding import Load
-from lstm_model import Reference
+from lstm_model import HIDDEN, Reference
 
 LOOK_S = 0.02
 TOLERANCE = 1e-4
@@ -165,10 +165,10 @@ def check_answers(output: Output, load: Load, reference: Reference) -> int:
     compared = 0
     for key, values in output.values.items():
         stream = load.stream(key)
-        got = np.frombuffer(b"".join(values), "<f4").reshape(len(values), -1)
+        got = np.frombuffer(b"".join(values), "<f4").reshape(len(values), HIDDEN)
         want = reference.answers(load.frames(stream, len(values)))
-        if got.shape != want.shape or not np.allclose(got, want, atol=TOLERANCE):
-            wrong = [i for i in range(min(len(got), len(want))) if not np.allclose(got[i], want[i], atol=TOLERANCE)]
+        if not np.allclose(got, want, atol=TOLERANCE):
+            wrong = [i for i in range(len(got)) if not np.allclose(got[i], want[i], atol=TOLERANCE)]
             raise SystemExit(f"stream {key.decode()}: {len(got)} answers, of which the first wrong is {wrong[:1]}")
         compared += len(values)
     return compared

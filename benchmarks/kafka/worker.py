@@ -12,6 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from broker import cpu_s
+
 STOP_S = 30.0
 
 PIPELINE = """\
@@ -116,8 +118,7 @@ class Worker:
 
     def cpu_s(self) -> float:
         """Processor seconds that the process and its threads have taken."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_s(self.pid)
 
     def lines(self) -> Iterator[Line]:
         """What the log says so far, of lines that are JSON."""

@@ -26,23 +26,22 @@ BIN_S = 0.1
 async def measure(a: argparse.Namespace, folder: Path) -> list[Story]:
     load, model, stories = Load(a.keys, a.partitions), folder / "model.onnx", []
     write_model(model)
-    for standby in a.standby:
+    for standbys in a.standbys:
         async with Broker(a.port) as broker:  # a fresh one: nothing of the first is in the way of the second
             settings = Settings(
-                f"failover-{standby}", model, broker.address, "frames", "answers",
-                checkpoint_s=a.checkpoint_s, session_timeout_s=a.session_timeout_s, max_streams=2 * a.keys,
-                more=f"standbys = {standby}" if standby else "",
+                f"failover-{standbys}", model, broker.address, "frames", "answers",
+                checkpoint_s=a.checkpoint_s, session_timeout_s=a.session_timeout_s, max_streams=2 * a.keys, standbys=standbys,
             )  # fmt: skip
-            plan = Plan(settings, load, a.per_s, a.settle_s, a.after_s, bool(standby))
+            plan = Plan(settings, load, a.per_s, a.settle_s, a.after_s)
             stories.append(await failover(broker, plan, folder))
-            print(f"standbys {standby}: {row(stories[-1])}", flush=True)
+            print(f"standbys {standbys}: {row(stories[-1])}", flush=True)
     return stories
 
 
-def row(s: Story) -> list[str]:
+def row(s: Story) -> list:
     events = [f"{s.events[name]:.2f}" if name in s.events else "-" for name in EVENTS]
     return [
-        "yes" if s.standby else "no",
+        s.standbys,
         *events,
         f"{s.first:.2f}",
         f"{s.silence:.2f}",
@@ -52,10 +51,10 @@ def row(s: Story) -> list[str]:
 
 
 def restored(s: Story) -> list[str]:
-    """Seconds from fenced to restored, streams/s, MB/s of state."""
-    if not {"fenced", "restored"} <= set(s.events):
+    """Seconds from `shut out` to `restored`, streams/s, MB/s of state."""
+    if not {"shut out", "restored"} <= set(s.events):
         return ["-", "-", "-"]
-    took = s.events["restored"] - s.events["fenced"]
+    took = max(s.events["restored"] - s.events["shut out"], 0.001)
     return [f"{took:.2f}", f"{s.streams / took:,.0f}", f"{s.streams * STATE_BYTES / took / 1e6:,.0f}"]
 
 
@@ -80,7 +79,7 @@ def plot(stories: list[Story], path: Path) -> None:
             axis.annotate(f" {name} {at:.2f}", (at, 0.95 - 0.1 * n), xycoords=("data", "axes fraction"), fontsize=8)
         axis.set_ylabel("answers/s")
         axis.set_title(
-            f"{'with a standby' if s.standby else 'without a standby'}: {s.silence:.2f} s without an answer",
+            f"{'with a standby' if s.standbys else 'without a standby'}: {s.silence:.2f} s without an answer",
             fontsize=10,
         )
     axes[-1, 0].set_xlabel("seconds after kill -9")
@@ -105,10 +104,10 @@ def arguments() -> argparse.Namespace:
         "--settle-s", type=float, default=70.0, help="of feed before the kill: more than two checkpoint intervals"
     )
     parser.add_argument("--after-s", type=float, default=20.0, help="of feed after the kill")
-    parser.add_argument("--standby", type=int, nargs="+", default=[0, 1], help="how many standbys, one run each")
+    parser.add_argument("--standbys", type=int, nargs="+", default=[0, 1], help="how many standbys, one run each")
     a = parser.parse_args()
     if a.quick:
-        a.keys, a.per_s, a.checkpoint_s, a.settle_s, a.after_s, a.standby = 2_000, 500.0, 2.0, 5.0, 8.0, [0]
+        a.keys, a.per_s, a.checkpoint_s, a.settle_s, a.after_s, a.standbys = 2_000, 500.0, 2.0, 5.0, 8.0, [0]
     return a
 
 
@@ -119,9 +118,9 @@ def main() -> None:
     how = (
         f"{a.keys:,} streams in {a.partitions} partition{'s' * (a.partitions > 1)}, {a.per_s:,.0f} records/s throughout; exactly-once, commits every {COMMIT_S} s, "
         f"checkpoints every {a.checkpoint_s:.0f} s, session timeout {a.session_timeout_s:.0f} s. Times are seconds after `kill -9`. `first` is the first correct answer after the silence; `silence` the longest time without an answer from a partition; `caught up` when answers were again younger than a second. "
-        f"The restore is from fenced to restored. {sum(s.compared for s in stories):,} answers were compared with the model, and every record was answered once."
+        f"The restore is from `shut out` to `restored`. {sum(s.compared for s in stories):,} answers were compared with the model, and every record was answered once."
     )
-    columns = ["standby", *EVENTS, "first", "silence s", "caught up", "restore s", "streams/s", "MB/s"]
+    columns = ["standbys", *EVENTS, "first", "silence s", "caught up", "restore s", "streams/s", "MB/s"]
     body = table(columns, [row(s) for s in stories])
     image = PAGE.parent / "images/kafka-failover.svg" if a.docs else a.out / "failover.svg"
     plot(stories, image)
@@ -129,7 +128,7 @@ def main() -> None:
         body += f"\n\n![Answers a second around the kill](images/{image.name})"
     kept = [
         {
-            "standby": s.standby,
+            "standbys": s.standbys,
             "events": s.events,
             "first": s.first,
             "silence": s.silence,

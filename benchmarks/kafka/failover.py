@@ -12,10 +12,15 @@ from feeding import Feeder, Load
 from lstm_model import Reference
 from receiving import Receiver
 from watching import TOLERANCE, Output, check_answers, ends_of, group_is_at
-from worker import Settings, Worker, undertow_worker
+from worker import Line, Settings, Worker, undertow_worker
 
 WATCHED, CHECKED, START_S, JOIN_S, DRAIN_S = 40, 1000, 120.0, 60.0, 120.0
-EVENTS = ("assigned", "fenced", "restored", "first answer")
+EVENTS = (
+    "assigned",
+    "shut out",
+    "restored",
+    "replayed",
+)  # of the log, of which "replayed" is missing where nothing had to be
 
 
 @dataclass(frozen=True)
@@ -24,17 +29,18 @@ class Story:
 
     events: the successor's log, in its order. silence: the longest time without an answer from a partition, which began at
     silent_from and ended with `first`. caught_up: when answers were again younger than one
-    second. receipts: when each answer came, from `before` seconds before the kill on. fields: what the log says of the restore.
+    second. receipts: when each answer came, from `before` seconds before the kill on. fields: what the log says of
+    the restore. streams: that were restored.
     """
 
-    standby: bool
+    standbys: int
     events: dict[str, float]
     first: float
     silence: float
     silent_from: float
     caught_up: float
     receipts: np.ndarray
-    fields: dict
+    fields: list[dict]
     streams: int
     compared: int
 
@@ -48,7 +54,6 @@ class Plan:
     per_s: float
     settle_s: float
     after_s: float
-    standby: bool
 
 
 async def failover(broker: Broker, plan: Plan, folder: Path) -> Story:
@@ -138,19 +143,26 @@ def told(plan: Plan, successor: Worker, got: Receiver, at: float, killed: float,
             f"{plan.settings.name}: silent for {silence:.2f} s only, so the worker that was killed owned nothing"
         )
     old = since[(since > 0) & (age > 1.0)]
-    found = {name: successor.first(name, at) for name in EVENTS}
+    found = {name: lines for name in EVENTS if (lines := successor.said(name, at))}
+    last = {"restored", "replayed"}  # of several partitions
     return Story(
-        standby=plan.standby,
-        events={name: line.time - at for name, line in found.items() if line is not None},
+        standbys=plan.settings.standbys,
+        events={name: lines[-1 if name in last else 0].time - at for name, lines in found.items()},
         first=silent_from + silence,
         silence=silence,
         silent_from=silent_from,
         caught_up=float(old.max()) if len(old) else 0.0,
         receipts=since[since > -3.0],
-        fields=found["restored"].fields if found["restored"] else {},
-        streams=plan.load.keys,
+        fields=[line.fields for line in found.get("restored", [])],
+        streams=streams_in(plan.load, found.get("restored", [])),
         compared=compared,
     )
+
+
+def streams_in(load: Load, restored: list[Line]) -> int:
+    """How many streams are in the partitions that the log says were restored, each by its name `topic/partition`."""
+    partitions = {int(name.rsplit("/", 1)[1]) for line in restored for name in line.fields["partitions"]}
+    return sum(p in partitions for p in load.partition_of)
 
 
 def longest_gap(since: np.ndarray, stop: float) -> tuple[float, float]:

@@ -41,7 +41,7 @@ codec = {{ type = "raw" }}
 guarantee = "{guarantee}"
 commit_interval_s = {commit_s}
 checkpoint_interval_s = {checkpoint_s}
-{more}
+
 [log]
 format = "json"
 """
@@ -49,7 +49,7 @@ format = "json"
 
 @dataclass(frozen=True)
 class Settings:
-    """Of a pipeline file. more: further keys of [delivery]."""
+    """Of a pipeline file."""
 
     name: str
     model: Path
@@ -61,10 +61,11 @@ class Settings:
     checkpoint_s: float = 30.0
     session_timeout_s: float = 10.0
     max_streams: int = 200_000
-    more: str = ""
+    standbys: int = 0
 
     def text(self) -> str:
-        return PIPELINE.format_map({name: getattr(self, name) for name in self.__dataclass_fields__})
+        text = PIPELINE.format_map({name: getattr(self, name) for name in self.__dataclass_fields__})
+        return f"{text}\n[store]\nstandbys = {self.standbys}\n" if self.standbys else text
 
 
 @dataclass(frozen=True)
@@ -131,8 +132,8 @@ class Worker:
                 rest = {k: v for k, v in found.items() if k not in ("time", "message")}
                 yield Line(seconds(found["time"]), found["message"], rest)
 
-    def first(self, message: str, after: float = 0.0) -> Line | None:
-        return next((line for line in self.lines() if line.message == message and line.time >= after), None)
+    def said(self, message: str, after: float = 0.0) -> list[Line]:
+        return [line for line in self.lines() if line.message == message and line.time >= after]
 
 
 def seconds(told: float | str) -> float:

@@ -15,12 +15,8 @@ from watching import TOLERANCE, Output, check_answers, ends_of, group_is_at
 from worker import Line, Settings, Worker, undertow_worker
 
 WATCHED, CHECKED, START_S, JOIN_S, DRAIN_S = 40, 1000, 120.0, 60.0, 120.0
-EVENTS = (
-    "assigned",
-    "shut out",
-    "restored",
-    "replayed",
-)  # of the log, of which "replayed" is missing where nothing had to be
+# Of the log; the last is missing where nothing had to be replayed.
+EVENTS = ("assigned", "shut out", "restored", "replayed")
 
 
 @dataclass(frozen=True)
@@ -28,9 +24,8 @@ class Story:
     """Times are seconds after the kill.
 
     events: the successor's log, in its order. silence: the longest time without an answer from a partition, which began at
-    silent_from and ended with `first`. caught_up: when answers were again younger than one
-    second. receipts: when each answer came, from `before` seconds before the kill on. fields: what the log says of
-    the restore. streams: that were restored.
+    silent_from and ended with `first`. caught_up: when answers were again younger than one second. receipts: when each
+    answer came, from three seconds before the kill on. fields: what the log says of the restore. streams: that were restored.
     """
 
     standbys: int

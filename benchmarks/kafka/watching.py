@@ -160,6 +160,18 @@ def rate(seen: Committed, output: Output) -> Rate:
     return Rate(counts[last] - counts[first], seen.times[last] - seen.times[first])
 
 
+def transactions(seen: Committed, output: Output) -> int:
+    """How many were committed to the partition that had most of them, between the first look with a commit and the last.
+
+    Each leaves one marker in each partition that it wrote to, so what a partition has besides records are those.
+    """
+    first, last = seen.ends[min(1, len(seen.ends) - 1)], seen.ends[-1]
+    return max(
+        last[tp] - first[tp] - int(np.searchsorted(o, last[tp]) - np.searchsorted(o, first[tp]))
+        for tp, o in output.offsets.items()
+    )
+
+
 def check_answers(output: Output, load: Load, reference: Reference) -> int:
     """How many answers of the watched streams were compared. Raises SystemExit where one is missing, repeated or wrong."""
     compared = 0

@@ -67,8 +67,8 @@ def plot(stories: list[Story], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(len(stories), 1, figsize=(9, 2.8 * len(stories)), sharex=True, squeeze=False)
+    stop = max(max(s.caught_up, s.first) for s in stories) + 2.0
     for axis, s in zip(axes[:, 0], stories, strict=True):
-        stop = max(s.caught_up, s.first) + 2.0
         bins = np.arange(-3.0, stop, BIN_S)
         counts, _ = np.histogram(s.receipts, bins)
         axis.fill_between(bins[:-1], counts / BIN_S, step="post", alpha=0.6, linewidth=0)

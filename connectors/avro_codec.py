@@ -4,6 +4,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from .payload_fields import payload_fields
 from .payloads import Decoded, Frames, Use, encode_one, library
 from .records import Answer
 from .schema_registry import SchemaRegistry
+from .secret import secret_file
 from .tree_codecs import TreeFrames
 from .trees import VALUES
 
@@ -28,7 +30,7 @@ class AvroCodec:
     def __init__(self, config: AvroCodecConfig, spec: StepSpec, use: Use):
         library("fastavro", "avro")
         fields = payload_fields(config, use.writes)
-        registry = SchemaRegistry(config.registry) if config.registry else None
+        registry = _registry(config, use.folder)
         schema = given_schema(config.schema, use.folder) if config.schema else None
         if use.writes:
             self._outputs = Outputs(schema, registry, _subject(config, use.topic))
@@ -137,6 +139,25 @@ class Outputs:
             head = FRAMING.pack(0, self._registry.id_of(self._subject, schema)) if self._registry else b""
             self._made[kinds] = parsed([schema]), record, head
         return self._made[kinds]
+
+
+def _registry(config: AvroCodecConfig, folder: Path) -> SchemaRegistry | None:
+    """Raises ConfigError where keys do not fit each other, or the password's file cannot be read."""
+    where, password, file = "codec 'avro' registry_password", config.registry_password, config.registry_password_file
+    if config.registry is None:
+        given = [k for k in ("registry_user", "registry_password", "registry_password_file") if getattr(config, k)]
+        if given:
+            raise ConfigError(
+                f"codec 'avro' {given[0]}: is for a registry, which is not given; give it, or take {given[0]} out"
+            )
+        return None
+    if password is not None and file is not None:
+        raise ConfigError(f"{where}, registry_password_file: both are given; take one out")
+    if file is not None:
+        password = secret_file(folder / Path(file).expanduser(), f"{where}_file")
+    if (password is None) != (config.registry_user is None):
+        raise ConfigError(f"{where}, registry_user: one is given without the other; give both, or none")
+    return SchemaRegistry(config.registry, config.registry_user, password)
 
 
 def _subject(config: AvroCodecConfig, topic: str | None) -> str:

@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from .secret import Secret
+
 Text = Annotated[str, Meta(min_length=1)]
 TimeUnit = Literal["s", "ms", "us", "ns"]
 
@@ -37,12 +39,15 @@ class AvroCodecConfig(FieldKeys, frozen=True, kw_only=True, tag_field="type", ta
 
     schema: a file, or the schema itself (JSON). Of payloads that are read it is the writer's, or, with a registry, what
     the writer's is resolved to; of those that are written it is what the outputs have to fit, by default derived from them.
-    registry: the schema registry's address, `https://user:${PASSWORD}@host`. subject: what a written schema is registered
-    under, by default the topic's name with `-value`.
+    registry: the schema registry's address. registry_user, and registry_password or registry_password_file, which holds it:
+    whom it knows us as. subject: what a written schema is registered under, by default the topic's name with `-value`.
     """
 
     schema: Text | None = None
     registry: Text | None = None
+    registry_user: Text | None = None
+    registry_password: Secret | None = None
+    registry_password_file: Text | None = None
     subject: Text | None = None
 
 

@@ -7,11 +7,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit
 
 import msgspec
 
 from ..engine.errors import CodecError, ConfigError, ConnectorError
+from .secret import Secret
 
 TIMEOUT_S, PAUSES_S = 5.0, (0.2, 1.0)
 MAX_REPLY_BYTES = 16 * 2**20
@@ -34,13 +35,16 @@ class Registered(msgspec.Struct):
 
 
 class SchemaRegistry:
-    """url: user and password in it go into the request's header, and into no message. Raises ConfigError.
+    """Each schema is asked for once, also where there is none of the id. Raises ConfigError."""
 
-    Each schema is asked for once, also where there is none of the id.
-    """
-
-    def __init__(self, url: str, sleep: Callable[[float], None] = time.sleep):
-        self.url, self._headers, self._sleep = *_address(url), sleep
+    def __init__(
+        self,
+        url: str,
+        user: str | None = None,
+        password: Secret | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ):
+        self.url, self._headers, self._sleep = _address(url), _headers(user, password), sleep
         self._by_id: dict[int, list[Any] | CodecError] = {}
         self._ids: dict[tuple[str, str], int] = {}
 
@@ -112,22 +116,24 @@ class _Absent(CodecError):
     """The registry does not know it."""
 
 
-def _address(url: str) -> tuple[str, dict[str, str]]:
-    """Without user and password, and the headers that say them."""
-    kind = "application/vnd.schemaregistry.v1+json"
-    headers = {"Accept": kind, "Content-Type": kind}
+def _address(url: str) -> str:
     try:
         parts = urlsplit(url)
-        host, user, port = parts.hostname, parts.username, parts.port
-    except ValueError:  # its text may have the password
-        host = user = port = parts = None
-    if parts is None or parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment:
+        wrong = parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment
+        wrong = wrong or "@" in parts.netloc or parts.port == 0
+    except ValueError:
+        wrong = True
+    if wrong:  # it may have a password, and is not shown
         raise ConfigError(
-            "codec 'avro' registry: is not an address, expected https://host:8081 or https://user:password@host"
+            "codec 'avro' registry: is not an address, expected https://host:8081; user and password are keys of their own"
         )
+    return url.rstrip("/")
+
+
+def _headers(user: str | None, password: Secret | None) -> dict[str, str]:
+    kind = "application/vnd.schemaregistry.v1+json"
+    headers = {"Accept": kind, "Content-Type": kind}
     if user is not None:
-        pair = f"{unquote(user)}:{unquote(parts.password or '')}"
+        pair = ":".join((user, password or ""))
         headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
-    place = f"[{host}]" if ":" in host else host
-    bare = urlunsplit((parts.scheme, f"{place}:{port}" if port else place, parts.path.rstrip("/"), "", ""))
-    return bare, headers
+    return headers

@@ -10,6 +10,7 @@ import numpy as np
 from undertow.connectors.codec_config import CodecConfig
 from undertow.connectors.codecs import make_codec
 from undertow.connectors.payloads import Codec, Use
+from undertow.connectors.secret import as_secret
 from undertow.engine.artifact import StepSpec, TensorSpec
 from undertow.engine.errors import CodecError
 
@@ -19,7 +20,7 @@ TYPES = {"f": "double", "i": "long", "u": "long", "b": "boolean"}
 
 def config_of(name: str, **keys: Any) -> Any:
     """The table of a pipeline file, validated."""
-    return msgspec.convert({"type": name, **keys}, CodecConfig)
+    return msgspec.convert({"type": name, **keys}, CodecConfig, dec_hook=as_secret)
 
 
 def codec_of(name: str, spec: StepSpec, writes: bool = False, folder: Path = Path(), **keys: Any) -> Codec:

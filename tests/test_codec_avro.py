@@ -15,6 +15,7 @@ import pytest
 from undertow.connectors.codecs import make_codec
 from undertow.connectors.payloads import Codec, Use
 from undertow.connectors.schema_registry import SchemaRegistry
+from undertow.connectors.secret import Secret, hidden
 from undertow.engine.errors import CodecError, ConfigError, ConnectorError
 
 from .codec_cases import check_many, codec_of, config_of
@@ -141,6 +142,20 @@ def test_arrays_of_nothing_are_refused() -> None:
         ({"registry": "http://127.0.0.1:1"}, True, "give subject"),
         ({"registry": "ftp://127.0.0.1:1"}, False, "is not an address"),
         ({"registry": "http://user:secret@host:port"}, False, "is not an address"),
+        ({"registry": "http://user:secret@host"}, False, "user and password are keys of their own"),
+        ({"registry_user": "me"}, True, "registry_user: is for a registry, which is not given"),
+        ({"registry": "http://host", "registry_user": "me"}, False, "one is given without the other"),
+        ({"registry": "http://host", "registry_password": "secret"}, False, "one is given without the other"),
+        (
+            {"registry": "http://host", "registry_password": "secret", "registry_password_file": "p"},
+            False,
+            "both are given",
+        ),
+        (
+            {"registry": "http://host", "registry_user": "me", "registry_password_file": "none"},
+            False,
+            "none cannot be read",
+        ),
     ],
 )
 def test_settings_that_do_not_fit(keys: dict[str, str], writes: bool, message: str) -> None:
@@ -152,14 +167,27 @@ def test_settings_that_do_not_fit(keys: dict[str, str], writes: bool, message: s
 
 
 def test_framed_datums(registry: Registry) -> None:
-    """The writer's schema is that of the id, asked for once, with the user and password of the address."""
+    """The writer's schema is that of the id, asked for once, with user and password."""
     registry.add(7, FRAME)
-    codec = codec_of("avro", spec_of(2), registry=f"http://me:p%40ss@{registry.host}/")
+    codec = codec_of(
+        "avro", spec_of(2), registry=f"http://{registry.host}/", registry_user="me", registry_password="p@ss"
+    )
     parts = [datum(FRAME, {"x": [i, 2]}, 7) for i in range(100)]
     assert codec.decode_many(parts).frames[0][:, 0].tolist() == list(range(100))
     assert codec.decode(parts[5]).arrays["x"].tolist() == [[5, 2]]
     user = "Basic " + base64.b64encode(b"me:p@ss").decode()
     assert registry.asked == [("GET", "/schemas/ids/7", user)]
+
+
+def test_a_password_from_a_file(registry: Registry, tmp_path: Path) -> None:
+    """The password may be in a file beside the pipeline; no settings that are printed show it."""
+    registry.add(7, FRAME)
+    (tmp_path / "password").write_text("from-a-file\n")
+    keys = {"registry": f"http://{registry.host}", "registry_user": "me", "registry_password_file": "password"}
+    codec_of("avro", spec_of(2), folder=tmp_path, **keys).decode(datum(FRAME, {"x": [1, 2]}, 7))
+    assert registry.asked[0][2] == "Basic " + base64.b64encode(b"me:from-a-file").decode()
+    shown = config_of("avro", registry="http://host", registry_user="me", registry_password="hush")
+    assert "hush" not in f"{shown}{msgspec.to_builtins(shown, enc_hook=hidden)}"
 
 
 def test_a_reader_schema_resolves(registry: Registry) -> None:
@@ -220,7 +248,7 @@ def test_a_registry_that_fails(registry: Registry) -> None:
     """A failure that passes is tried again; one that stays is the registry's, not the payload's, and shows no password."""
     registry.add(1, FRAME)
     pauses: list[float] = []
-    made = SchemaRegistry(f"http://me:secret@{registry.host}", pauses.append)
+    made = SchemaRegistry(f"http://{registry.host}", "me", Secret("secret"), pauses.append)
     registry.failures = [503, 429]
     assert made.schemas(1) == [FRAME]
     assert pauses == [0.2, 1.0]
@@ -236,7 +264,7 @@ def test_a_registry_that_fails(registry: Registry) -> None:
         assert "secret" not in str(raised.value)
         assert registry.host in str(raised.value)
     with pytest.raises(ConnectorError, match="cannot be reached"):
-        SchemaRegistry("http://127.0.0.1:1", pauses.append).schemas(1)
+        SchemaRegistry("http://127.0.0.1:1", sleep=pauses.append).schemas(1)
 
 
 def test_outputs_have_a_schema_of_their_own() -> None:

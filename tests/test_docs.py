@@ -13,11 +13,14 @@ import msgspec
 import pytest
 from msgspec.inspect import Field, LiteralType, Metadata, StructType, Type, UnionType, type_info
 
+from undertow.connectors.codec_config import CodecConfig
 from undertow.connectors.config import Pipeline, read_pipeline
-from undertow.connectors.files_config import CodecConfig
 from undertow.connectors.kafka.config import SecurityConfig
 from undertow.connectors.summary import Summary
 from undertow.demo import excerpt
+
+from .codec_cases import codec_of
+from .file_cases import spec_of
 
 TEXT = (Path(__file__).resolve().parents[1] / "docs" / "pipelines.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -36,9 +39,9 @@ def structs(kind: Type) -> list[StructType]:
 def tables() -> dict[str, list[Field]]:
     """The keys of each table that the program reads, by the heading under which the page has them."""
     (pipeline,) = structs(type_info(Pipeline))
-    (codec,) = structs(type_info(CodecConfig))
     (security,) = structs(type_info(SecurityConfig))
-    found = {"the file": [f for f in pipeline.fields if not structs(f.type)], "`codec`": list(codec.fields)}
+    found = {"the file": [f for f in pipeline.fields if not structs(f.type)]}
+    found |= {f'`codec` type = "{struct.tag}"': list(struct.fields) for struct in structs(type_info(CodecConfig))}
     found["`security`"] = list(security.fields)
     for field in pipeline.fields:
         for struct in structs(field.type):
@@ -136,3 +139,16 @@ def test_lines_are_json() -> None:
     """Every line that the page shows is an object."""
     for block in blocks("json"):
         assert all(isinstance(msgspec.json.decode(line), dict) for line in block.splitlines())
+
+
+def test_the_payloads_are_payloads() -> None:
+    """What the page shows as payloads is read by the codec with the keys that it says, and so is its Avro schema."""
+    bare = codec_of("json", spec_of(3)).decode_many([line.encode() for line in blocks("payloads")[0].splitlines()])
+    assert bare.counts.tolist() == [1, 2]
+    (shown,) = re.findall(r"^With `(value_field = .*)` every payload", TEXT, re.MULTILINE)
+    (objects,) = [block for block in blocks("json") if '"x"' in block]
+    keys = tomllib.loads(f"codec = {{ {shown} }}")["codec"]
+    found = codec_of("json", spec_of(3), **keys).decode_many([line.encode() for line in objects.splitlines()])
+    assert (found.errors, found.counts.tolist(), found.ends.tolist()) == ({}, [1, 2, 0], [False, False, True])
+    (schema,) = re.findall(r'`(\{"type": "record".*?\]\})`', TEXT, re.DOTALL)
+    codec_of("avro", spec_of(3), schema=schema)

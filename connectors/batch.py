@@ -51,9 +51,10 @@ class Batch:
         max_streams: int,
         max_frames: int,
         dead: "DeadLetters | DeadLetterTopic | None",
+        standbys: int = 0,
     ):
         self.engine, self.codec, self.decoder, self.dead = engine, codec, decoder, dead
-        self.ledger = Ledger(engine.spec, policy, max_streams, slots(max_streams), max_frames)
+        self.ledger = Ledger(engine.spec, policy, max_streams, slots(max_streams, standbys), max_frames)
         self.stepper = Stepper(engine, self.ledger)
         self.positions = Positions({})
         self.counts, self.failure = Counts(), None
@@ -114,7 +115,7 @@ class Batch:
             frames=counts.frames,
             answers=counts.answers,
             streams_seen=ledger.streams_seen,
-            streams_live=len(ledger.streams),
+            streams_live=ledger.live,
             dead_letters=counts.dead_letters,
             late_frames=ledger.late_frames,
             quarantined=counts.quarantined,
@@ -242,6 +243,7 @@ def _placed(source: str, refusal: UndertowError) -> UndertowError:
     return refusal if str(refusal).startswith(source) else type(refusal)(f"{source}: {refusal}")
 
 
-def slots(max_streams: int) -> int:
-    """Slots of the engine: twice as many as streams may be open, because a replay may meet partitions in another order."""
-    return 2 * max_streams
+def slots(max_streams: int, standbys: int = 0) -> int:
+    """Slots of the engine: twice as many as streams may be open, because a replay may meet partitions in another order;
+    and as many again for each worker that this one may stand by for."""
+    return (2 + standbys) * max_streams

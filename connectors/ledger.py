@@ -103,6 +103,7 @@ class Ledger:
         self.refused: set[tuple[str, int]] = set()  # partition and offset of records that found no room
         self.changed: dict[str, dict[Name, Touched]] = {}  # by partition, in the order of the offsets
         self.gone: dict[Name, int] = {}  # streams that had ended, until this offset
+        self.waiting: dict[str, int] = {}  # streams of partitions that are being restored or followed
         self.streams_seen = self.late_frames = self.quarantined_records = 0
         self._late_is_bad = (policy.late or ("error" if policy.gap == "error" else "drop")) == "error"
         self._in_time = policy.gap_in == "time"
@@ -110,6 +111,11 @@ class Ledger:
         self._idle: dict[
             str, list[tuple[int, int, int]]
         ] = {}  # by partition, a heap of (last_ns when pushed, serial, row)
+
+    @property
+    def live(self) -> int:
+        """How many streams are open; not those of partitions that do not run here."""
+        return len(self.streams) - sum(self.waiting.values())
 
     # ---------------------------------------------------------------------------------------------- partitions
 
@@ -125,7 +131,7 @@ class Ledger:
             self.streams.close(row)
         self.gone = {name: offset for name, offset in self.gone.items() if name[0] != partition}
         self.refused = {place for place in self.refused if place[0] != partition}
-        for by_partition in (self.watermarks, self.changed, self._idle):
+        for by_partition in (self.watermarks, self.changed, self._idle, self.waiting):
             by_partition.pop(partition, None)
         return rows
 
@@ -239,7 +245,7 @@ class _Taking:
 
     def _needs_a_look(self, name: Name, place: int) -> bool:
         ledger, offset = self.ledger, int(self.c.offsets[place])
-        full = not self.replayed[place] and len(self.streams) >= ledger.max_streams
+        full = not self.replayed[place] and ledger.live >= ledger.max_streams
         return full or not self.streams.room or (name[0], offset) in ledger.refused or offset < ledger.gone.get(name, 0)
 
     def _watermarks(self, a: int, b: int) -> tuple[np.ndarray, np.ndarray, int]:
@@ -487,7 +493,7 @@ class _Taking:
         """Raises ArenaFullError where there is no room for another stream."""
         ledger, name = self.ledger, self.names[i]
         place = (name[0], int(self.c.offsets[i]))
-        full = place in ledger.refused if self.replayed[i] else len(self.streams) >= ledger.max_streams
+        full = place in ledger.refused if self.replayed[i] else ledger.live >= ledger.max_streams
         if full:
             if self.policy.bad_record != "stop":
                 ledger.refused.add(place)

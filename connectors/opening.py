@@ -99,11 +99,12 @@ def _artifact(placed: PlacedPipeline) -> Artifact:
 
 def _engine(placed: PlacedPipeline, artifact: Artifact, backend: str) -> Engine:
     model = placed.pipeline.model
+    standbys = placed.pipeline.store.standbys
     return Engine(
         artifact,
         backend=backend,
         providers=model.providers,
-        max_streams=slots(model.max_streams),
+        max_streams=slots(model.max_streams, standbys),
         threads=model.threads,
         max_frames=model.max_frames,
     )
@@ -125,7 +126,16 @@ def _batch(
     dead: "DeadLetters | DeadLetterTopic | None",
 ) -> Batch:
     model = placed.pipeline.model
-    return Batch(engine, codec, decoder, placed.pipeline.policy, model.max_streams, model.max_frames, dead)
+    return Batch(
+        engine,
+        codec,
+        decoder,
+        placed.pipeline.policy,
+        model.max_streams,
+        model.max_frames,
+        dead,
+        placed.pipeline.store.standbys,
+    )
 
 
 @contextmanager

@@ -29,6 +29,12 @@ class ChangelogReader:
         for tp, at in self.positions.items():
             self._consumer.seek(tp, at)
 
+    def lags(self) -> dict[TopicPartition, int]:
+        """How many offsets each partition is behind what is committed in it; of those that were asked for once."""
+        assert self._consumer is not None, "lags before follow"
+        ends = {tp: self._consumer.last_stable_offset(tp) for tp in self.positions}
+        return {tp: max(0, end - self.positions[tp]) for tp, end in ends.items() if end is not None and end >= 0}
+
     async def poll(self) -> dict[TopicPartition, Records]:
         """What came, in order; `positions` says up to where, also where only records of aborted transactions lay between."""
         assert self._consumer is not None, "poll before follow"

@@ -12,17 +12,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from aiokafka.structs import OffsetAndMetadata
 
 from ...engine.errors import ConnectorError
 from ..batch import Batch
+from ..columns import NO_TIME, Columns
 from ..health import Health
 from ..metrics import Metrics
+from ..observing import EVERY_S, Observed
 from ..summary import Summary
 from . import clients
-from .changelog import ChangelogReader
+from .changelog import ChangelogReader, Records
 from .cluster import Cluster, change_batches
 from .dead_topic import DeadLetterTopic
 from .failures import connector_error
@@ -47,6 +50,7 @@ class Part:
 
     claimed: this process alone may write for it. running: it is restored. committed: the group's offset. marker: the
     changelog has one. replay_to: where answers begin that were not given out, until that is reached. end: where to stop.
+    began: when it was assigned. after_poll: what this poll or one before it brings was fetched before the partition was sought in.
     """
 
     tp: TopicPartition
@@ -57,6 +61,7 @@ class Part:
     replay_to: int = 0
     began: float = 0.0
     end: int = 0
+    after_poll: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +98,7 @@ class KafkaProcessor:
         self.delivery, self.source = pipeline.delivery, self.cluster.source
         self.state = State(parts.batch, pipeline.model.on_change)
         self.writer = Writer(self.cluster.producer, pipeline.name, self.cluster.worker)
-        self.reader = ChangelogReader(self.cluster.reader)
+        self.reader, self.follower = ChangelogReader(self.cluster.reader), ChangelogReader(self.cluster.reader)
         self._consumer: AIOKafkaConsumer | None = None
         self.held: dict[TopicPartition, Part] = {}
         self.stopped_by: str | None = None
@@ -102,9 +107,14 @@ class KafkaProcessor:
         self._restoring: asyncio.Task[None] | None = None
         self._polling: asyncio.Task[Polled] | None = None
         self._committing: asyncio.Task[None] | None = None
+        self._following_logs: asyncio.Task[None] | None = None
+        self._warm: dict[TopicPartition, int] = {}  # where the changelogs of partitions were left that were followed
         self._busy = asyncio.Lock()  # the engine and what is kept of streams
         self._moved: set[TopicPartition] = set()
         self._began = self._commit_at = clock()
+        self._polls = 0
+        self._times: list[np.ndarray] = []  # event times of the records that are not committed
+        self._observed, self._observe_at = Observed(metrics, health), 0.0
 
     def stop(self, reason: str) -> None:
         """Lets the run finish what it has polled, write every row, hand its partitions over and end."""
@@ -147,12 +157,12 @@ class KafkaProcessor:
             await self._commit_if_due()
         except WriterFailed as error:
             await self._begin_again(str(error))
-        if self.told is not None:
-            self.told(self.summary)
+        self._tell()
 
     async def _poll(self) -> Polled:
         """Records of partitions that run, from where each goes on."""
         if self._polling is None:
+            self._polls += 1
             self._polling = asyncio.create_task(self._fetch())
         due_s = self._commit_at + self.delivery.commit_interval_s - self.clock()
         await asyncio.wait({self._polling}, timeout=max(0.0, min(POLL_S, due_s)) if self._moved else POLL_S)
@@ -188,14 +198,20 @@ class KafkaProcessor:
         if part is None or not part.running or not records:
             return []
         begin = self.batch.positions.next[partition_name(tp)]
+        if part.after_poll >= self._polls:
+            self.consumer.seek(tp, begin)
+            return []
         return records if records[0].offset >= begin else [r for r in records if r.offset >= begin]
 
     async def _step(self, polled: Polled) -> list[Any]:
-        def work() -> list[Any]:
-            answers = self.batch.answers(self.parts.intake.columns(polled))
-            return [self.parts.outputs.prepared(given, self.writer) for given in answers if len(given)]
+        def work() -> tuple[list[Any], Columns]:
+            columns = self.parts.intake.columns(polled)
+            answers = self.batch.answers(columns)
+            return [self.parts.outputs.prepared(given, self.writer) for given in answers if len(given)], columns
 
-        prepared = await self._alone(work)
+        prepared, columns = await self._alone(work)
+        self.metrics.stepped(self.batch.stepper.seconds[-1] if self.batch.stepper.seconds else 0.0, len(columns))
+        self._times.append(columns.times_ns)
         for tp in polled:
             self._moved.add(tp)
             self._check_replay(self.held[tp])
@@ -239,7 +255,8 @@ class KafkaProcessor:
     async def _commit(self, leaving: frozenset[TopicPartition] = frozenset()) -> None:
         """Begins a commit of everything that was taken; of partitions that are left, with all their rows and without a claim."""
         await self._settled()
-        parts, now = self._to_commit(leaving), self.clock()
+        parts, now, times = self._to_commit(leaving), self.clock(), self._times
+        self._times = []
         self._moved.clear()
         self._commit_at = now
         interval_s = self.delivery.checkpoint_interval_s
@@ -249,7 +266,7 @@ class KafkaProcessor:
         )
         offsets = {tp: self._offset(self.held[tp], tp in leaving) for tp in parts}
         if offsets:
-            self._committing = asyncio.create_task(self._write(changes, offsets))
+            self._committing = asyncio.create_task(self._write(changes, offsets, times))
 
     def _offset(self, part: Part, leaves: bool) -> OffsetAndMetadata:
         if part.running:
@@ -259,7 +276,10 @@ class KafkaProcessor:
         return OffsetAndMetadata(part.committed, claim.text())
 
     async def _write(
-        self, changes: Mapping[TopicPartition, Changes], offsets: Mapping[TopicPartition, OffsetAndMetadata]
+        self,
+        changes: Mapping[TopicPartition, Changes],
+        offsets: Mapping[TopicPartition, OffsetAndMetadata],
+        times: Sequence[np.ndarray],
     ) -> None:
         began = self.clock()
         await self.parts.outputs.flush()
@@ -273,7 +293,11 @@ class KafkaProcessor:
         await self.writer.commit()
         self.phase("committed")
         self.commits += 1
-        log.debug("committed", extra={"seconds": self.clock() - began, "rows": sum(map(len, changes.values()))})
+        rows, seconds = sum(map(len, changes.values())), self.clock() - began
+        known = [t[t != NO_TIME] for t in times]
+        latency_s = (time.time_ns() - np.concatenate(known)) / 1e9 if known else None
+        self.metrics.committed(seconds, rows, latency_s)
+        log.debug("committed", extra={"seconds": round(seconds, 4), "rows": rows})
 
     async def _settled(self) -> None:
         """The commit that was begun is done. Raises WriterFailed."""
@@ -293,7 +317,14 @@ class KafkaProcessor:
                 self.consumer.pause(tp)
                 self.consumer.seek(tp, 0)
         self._assigned = set(partitions)
+        self.metrics.assigned((tp.topic, tp.partition) for tp in partitions)
+        self.health.state("restoring" if self._waiting() else "running")
         log.info("assigned", extra={"partitions": sorted(map(partition_name, partitions))})
+
+    def _waiting(self) -> list[str]:
+        """The assigned partitions that do not run yet."""
+        parts = self._assigned if self._assigned is not None else self.consumer.assignment()
+        return sorted(partition_name(tp) for tp in parts if tp not in self.held or not self.held[tp].running)
 
     async def _take_up(self) -> None:
         """Lets go of the partitions that are gone, and begins to restore those that are new."""
@@ -306,10 +337,16 @@ class KafkaProcessor:
         if lost:
             await self._leave(lost)
         new = [tp for tp in sorted(assigned) if tp not in self.held or not self.held[tp].running]
-        for tp in new:
-            self.state.drop(partition_name(tp))
+        warm = await self._end_following(new)
+        async with self._busy:
+            for tp in new:
+                if tp not in warm:
+                    self.state.drop(partition_name(tp))
         if new:
-            self._restoring = asyncio.create_task(self._restore(new))
+            self._restoring = asyncio.create_task(self._restore(new, warm))
+        standbys = {TopicPartition(*place) for place in self.cluster.assignor.standbys} - set(assigned)
+        if standbys or self._warm:
+            self._following_logs = asyncio.create_task(self._follow(standbys))
 
     async def _restored(self) -> None:
         """Raises what went wrong in restoring, once that is over; WriterFailed where trying again may help."""
@@ -340,34 +377,86 @@ class KafkaProcessor:
                 self._forget(tp)
         log.info("released", extra={"partitions": sorted(map(partition_name, lost))})
 
-    async def _restore(self, new: Sequence[TopicPartition]) -> None:
-        """Claims the partitions, reads their changelogs to the end, and lets them run from where their replays begin."""
+    async def _follow(self, standbys: set[TopicPartition]) -> None:
+        """Keeps the streams of partitions that others run as their changelogs say, so that this process could go on with them."""
+        async with self._busy:
+            for tp in [tp for tp in self._warm if tp not in standbys]:
+                del self._warm[tp]
+                self.state.drop(partition_name(tp))
+            for tp in standbys - self._warm.keys():
+                self.state.follow(partition_name(tp))
+        if not standbys:
+            return
+        await self.cluster.with_changelogs({tp.topic for tp in standbys})
+        logs = {self._log(tp): tp for tp in sorted(standbys)}
+        await self.follower.follow({log_tp: self._warm.get(tp) for log_tp, tp in logs.items()})
+        while True:
+            for log_tp, records in (await self.follower.poll()).items():
+                await self._apply(logs[log_tp], log_tp, records)
+                self._warm[logs[log_tp]] = self.follower.positions[log_tp]
+            lags = {(logs[log_tp].topic, log_tp.partition): lag for log_tp, lag in self.follower.lags().items()}
+            self.cluster.assignor.following.update(
+                {tp: lag for tp, lag in lags.items() if tp in self.cluster.assignor.following}
+            )
+            self.metrics.standby_lag(lags)
+
+    async def _end_following(self, new: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """Of partitions that this process takes over and has followed: where it has left their changelogs."""
+        if self._following_logs is not None:
+            task, self._following_logs = self._following_logs, None
+            task.cancel()
+            await asyncio.wait({task})
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.warning("following failed", extra={"reason": f"{type(error).__name__}: {error}"})
+                async with self._busy:
+                    for tp in self._warm:
+                        self.state.drop(partition_name(tp))
+                self._warm.clear()
+        return {tp: self._warm.pop(tp) for tp in new if tp in self._warm}
+
+    def _log(self, tp: TopicPartition) -> TopicPartition:
+        """The partition's changelog."""
+        return TopicPartition(self.cluster.changelog(tp.topic), tp.partition)
+
+    async def _apply(self, tp: TopicPartition, log_tp: TopicPartition, records: Records) -> None:
+        where = f"changelog {partition_name(log_tp)}"
+        await self._alone(lambda: self.state.apply(partition_name(tp), records, where))
+        self.metrics.restored(len(records))
+
+    async def _restore(self, new: Sequence[TopicPartition], warm: Mapping[TopicPartition, int]) -> None:
+        """Claims the partitions, reads their changelogs to the end, and lets them run from where their replays begin.
+
+        warm: those whose changelogs were read up to there already.
+        """
         began = self.clock()
         offsets = await self._claim(new)
         if not offsets:
             return
         self.phase("claimed")
-        logs = {TopicPartition(self.cluster.changelog(tp.topic), tp.partition): tp for tp in offsets}
+        logs = {self._log(tp): tp for tp in offsets}
         for tp in offsets:
-            self.state.follow(partition_name(tp))
+            if tp not in warm:
+                self.state.follow(partition_name(tp))
         rows = 0
-        async for records, _ in self.reader.to_the_end(dict.fromkeys(logs)):
+        async for records, ends in self.reader.to_the_end({log_tp: warm.get(tp) for log_tp, tp in logs.items()}):
             for log_tp, some in records.items():
                 rows += len(some)
-                where, name = f"changelog {partition_name(log_tp)}", partition_name(logs[log_tp])
-                await self._alone(lambda name=name, some=some, where=where: self.state.apply(name, some, where))
+                await self._apply(logs[log_tp], log_tp, some)
+            for log_tp, tp in logs.items():
+                self.metrics.restoring((tp.topic, tp.partition), self.reader.positions[log_tp], ends[log_tp])
             self.phase("restoring")
         read_s = self.clock() - began
-        for log_tp, tp in logs.items():
-            await self._run_from_here(self.held[tp], f"changelog {partition_name(log_tp)}")
+        for tp in offsets:
+            await self._run_from_here(self.held[tp], f"changelog {partition_name(self._log(tp))}")
         log.info("restored", extra={
-            "partitions": sorted(map(partition_name, offsets)), "rows": rows, "seconds": round(read_s, 3),
+            "partitions": sorted(map(partition_name, offsets)), "rows": rows, "streams": self.batch.ledger.live,
+            "seconds": round(read_s, 3), "warm": len(warm),
         })  # fmt: skip
 
     async def _run_from_here(self, part: Part, where: str) -> None:
         tp, name = part.tp, partition_name(part.tp)
         async with self._busy:
-            begin = self.state.start(name, part.committed, where)
+            begin = self.state.start(name, part.committed, self.clock(), where)
         first = (await self.consumer.beginning_offsets([tp]))[tp]
         if begin < first:
             raise ConnectorError(
@@ -378,6 +467,7 @@ class KafkaProcessor:
         if self.source.stop_at_end:
             part.end = (await self.consumer.end_offsets([tp]))[tp]
         part.replay_to, part.running = (part.committed if part.committed > begin else 0), True
+        part.after_poll = self._polls
         self.consumer.seek(tp, begin)
         self.consumer.resume(tp)
 
@@ -386,7 +476,7 @@ class KafkaProcessor:
         client, group = self.cluster.client, self.cluster.group_id
         for owner in self._owners(await self._released(new)) - {self.writer.id}:
             await self.writer.shut_out(owner)
-            log.warning("shut out", extra={"owner": owner})
+            log.info("fenced", extra={"owner": owner})
         found = await committed(client, group, new, stable=True)
         await self._check_changelogs(found)
         offsets = await self.cluster.begins(self.consumer, {tp: c.offset for tp, c in found.items()})
@@ -417,7 +507,7 @@ class KafkaProcessor:
         """Raises ConnectorError where a changelog does not match its input, or has lost what it held."""
         await self.cluster.with_changelogs({tp.topic for tp in found})
         written = [tp for tp, c in found.items() if c.claim and c.claim.marker]
-        logs = {TopicPartition(self.cluster.changelog(tp.topic), tp.partition): tp for tp in written}
+        logs = {self._log(tp): tp for tp in written}
         ends = await self.consumer.end_offsets(list(logs)) if logs else {}
         for log_tp, tp in logs.items():
             if not ends[log_tp]:
@@ -441,6 +531,9 @@ class KafkaProcessor:
     async def _begin_again(self, why: str) -> None:
         """Forgets all state and takes the assigned partitions over anew, from what was committed."""
         log.warning("begins again", extra={"reason": why})
+        self.metrics.aborted()
+        if "ProducerFenced" in why:
+            self.metrics.fenced()
         if self._committing is not None:
             task, self._committing = self._committing, None
             task.cancel()
@@ -488,16 +581,45 @@ class KafkaProcessor:
         return self._polling is not None and self._polling.done() and bool(self._polling.result())
 
     async def _close(self) -> None:
-        for task in (self._polling, self._restoring, self._committing):
+        for task in (self._polling, self._restoring, self._committing, self._following_logs):
             if task is not None:
                 task.cancel()
                 await asyncio.wait({task})
         await self.reader.close()
+        await self.follower.close()
         if self._consumer is not None:
             await clients.stop(self._consumer)
         await self.writer.abandon()
         await self.parts.outputs.close()
         await self.cluster.close()
+
+    def _tell(self) -> None:
+        """Figures for whoever looks, now and then."""
+        if self.told is not None:
+            self.told(self.summary)
+        now = self.clock()
+        if now < self._observe_at:
+            return
+        self._observe_at = now + EVERY_S
+        self._observed.take(self.summary())
+        waiting = self._waiting()
+        self.health.state(
+            "restoring" if waiting or not self.consumer.assignment() else "running",
+            {"waiting for": waiting} if waiting else None,
+        )
+        self.metrics.state(self.batch.ledger.live, self.state.unwritten_since())
+        self.metrics.lag(self._lags())
+
+    def _lags(self) -> dict[tuple[str, int], int]:
+        """Records of each partition that are not taken yet."""
+        assigned = self.consumer.assignment()
+        ends = {tp: self.consumer.highwater(tp) for tp, part in self.held.items() if part.running and tp in assigned}
+        taken = self.batch.positions.next
+        return {
+            (tp.topic, tp.partition): max(0, end - taken[partition_name(tp)])
+            for tp, end in ends.items()
+            if end is not None
+        }
 
     def summary(self) -> Summary:
         now = self.clock()

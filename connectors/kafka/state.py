@@ -26,11 +26,12 @@ class Held:
     """A partition in memory. marker: that was read or written last.
 
     ended: streams that have left a row without a state, and its offset. sweep_began, sweep_rows, sweep_written: since when
-    so many changed rows are being written, and how many of them have been.
+    so many changed rows are being written, and how many of them have been; sweep_before: when the sweep before began.
     """
 
     marker: Marker | None = None
     ended: dict[bytes, int] = field(default_factory=dict)
+    sweep_before: float = 0.0
     sweep_began: float = 0.0
     sweep_rows: int = 0
     sweep_written: int = 0
@@ -52,6 +53,10 @@ class State:
     def unwritten(self, partition: str) -> int:
         """How many streams differ from their rows."""
         return len(self.ledger.changed.get(partition, ()))
+
+    def unwritten_since(self) -> float | None:
+        """When the oldest change that is in no row was made, at the earliest; None: all are written."""
+        return min((held.sweep_before for p, held in self.held.items() if self.unwritten(p)), default=None)
 
     def changes(self, partition: str, now: float, interval_s: float, last: bool = False) -> Changes:
         """What the commit in hand tells the changelog: changed rows, the marker, and tombstones that are due.
@@ -81,7 +86,8 @@ class State:
         count = max(0, min(count, left, changed))
         held.sweep_written += count
         if over:
-            held.sweep_began, held.sweep_rows, held.sweep_written = now, changed - count, 0
+            held.sweep_before, held.sweep_began = held.sweep_began, now
+            held.sweep_rows, held.sweep_written = changed - count, 0
         return count
 
     def _tombstones(self, partition: str, held: Held, marker: Marker) -> Changes:
@@ -128,7 +134,7 @@ class State:
 
     def follow(self, partition: str) -> None:
         """From now on `apply` takes this partition's changelog."""
-        self.held[partition] = Held()
+        self.held[partition], self.ledger.waiting[partition] = Held(), 0
 
     def apply(self, partition: str, records: Sequence[tuple[bytes, bytes | None]], where: str) -> None:
         """Takes over changelog records in their order. Raises CheckpointError, naming `where` and the stream."""
@@ -171,6 +177,7 @@ class State:
                     f"{where}: more than {streams.capacity} streams are stored; raise [model] max_streams, or run more workers"
                 )
             places[i] = streams.open(names[i])
+            self.ledger.waiting[partition] += 1
         try:
             for (key, row), place in zip(rows, places.tolist(), strict=True):
                 streams.keep(place, row.kept or Kept(0))
@@ -192,11 +199,12 @@ class State:
     def _forget(self, name: Name) -> None:
         row = self.ledger.streams.index.get(name)
         if row >= 0:
+            self.ledger.waiting[name[0]] -= 1
             self.ledger.streams.close(row)
             self.engine.drop(row)
             self.ledger.streams.settle()
 
-    def start(self, partition: str, committed: int, where: str) -> int:
+    def start(self, partition: str, committed: int, now: float, where: str) -> int:
         """The changelog was read to its end and the group's offset is `committed`: where the input has to be read from.
 
         Raises CheckpointError where the two do not belong together.
@@ -208,6 +216,8 @@ class State:
                 f"{where}: the state stands for records up to offset {marker.next_offset} of {partition}, the group's committed offset is "
                 f"{committed}; was it set back? Set it to {marker.next_offset}, or begin anew: delete the changelog topic"
             )
+        ledger.waiting.pop(partition, None)
+        held.sweep_before = held.sweep_began = now
         ledger.gone |= {(partition, key): offset for key, offset in held.ended.items()}
         ledger.refused |= {(partition, offset) for offset in marker.refused}
         if marker.watermark_ns is not None:

@@ -151,12 +151,14 @@ async def _fault(settings: dict[str, Any]) -> tuple[str, BaseException] | None:
 
 async def _look(settings: dict[str, Any], host: str, port: int) -> tuple[BaseException | None, list[tuple[str, int]]]:
     """Why there is no connection, or the brokers that this one names."""
-    options = settings | {"request_timeout_ms": round(min(LOOK_S, settings["request_timeout_ms"] / 1000) * 1000)}
+    options: dict[str, Any] = settings | {
+        "request_timeout_ms": round(min(LOOK_S, settings["request_timeout_ms"] / 1000) * 1000)
+    }
     del options["bootstrap_servers"]
     connection: AIOKafkaConnection | None = None
     try:
         connection = await create_conn(host, port, **options)
-        answer = await connection.send(MetadataRequest([]))
+        answer: Any = await connection.send(MetadataRequest([]))
         _check_brokers(answer.brokers, settings)
         return None, [(broker[1], broker[2]) for broker in answer.brokers]
     except _FAILURES as error:

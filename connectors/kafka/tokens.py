@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import quote_plus, urlencode
 from urllib.request import HTTPRedirectHandler, Request, build_opener
@@ -23,7 +24,7 @@ TIMEOUT_S = 10.0
 class NoRedirect(HTTPRedirectHandler):
     """Who is sent elsewhere is refused: the secret would go along."""
 
-    def redirect_request(self, *_: object) -> None:
+    def redirect_request(self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> None:
         return None
 
 
@@ -33,7 +34,7 @@ class FileToken(AbstractTokenProvider):
     def __init__(self, path: Path):
         self.path = path
 
-    async def token(self) -> str:
+    async def token(self) -> str:  # pyright: ignore[reportIncompatibleMethodOverride] (declared to give None)
         try:
             return secret_file(self.path, "token_file").reveal()
         except ConfigError as error:
@@ -50,7 +51,7 @@ class FetchedToken(AbstractTokenProvider):
         self._token, self._until = "", 0.0
         self._lock = asyncio.Lock()
 
-    async def token(self) -> str:
+    async def token(self) -> str:  # pyright: ignore[reportIncompatibleMethodOverride] (declared to give None)
         """Raises AuthenticationFailedError, which aiokafka takes for a refused connection."""
         async with self._lock:
             if not self._token or self._clock() >= self._until:

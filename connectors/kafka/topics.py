@@ -11,6 +11,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -102,7 +103,9 @@ async def _described(
     """The settings of each, or why they are not told."""
     found: dict[str, dict[str, str] | KafkaError] = {}
     with told(f"{where}: settings of topics"):
-        answers = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics])
+        answers: list[Any] = await admin.describe_configs(
+            [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics]
+        )
     for code, message, _, topic, entries in (resource for answer in answers for resource in answer.resources):
         error = for_code(code)
         found[topic] = {entry[0]: entry[1] for entry in entries} if error is NoError else error(message)
@@ -159,7 +162,7 @@ async def ensure_changelog(
 async def _create(admin: AIOKafkaAdminClient, at: str, topic: NewTopic) -> bool:
     """False where another worker was faster."""
     with told(f"{at}: creating it"):
-        answer = await admin.create_topics([topic])
+        answer: Any = await admin.create_topics([topic])
     for _, code, *message in answer.topic_errors:
         error = for_code(code)
         if error is TopicAlreadyExistsError:

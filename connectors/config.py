@@ -11,7 +11,7 @@ from ..engine.errors import ConfigError
 from .addresses import host_and_port
 from .codec_config import CodecConfig
 from .files_config import FilesSinkConfig, FilesSourceConfig, StdinConfig, StdoutConfig
-from .kafka.checking import check_sink, check_source
+from .kafka.checking import check_one_connection, check_sink, check_source
 from .kafka.config import KafkaSinkConfig, KafkaSourceConfig
 from .toml_file import read_toml
 
@@ -221,3 +221,5 @@ def _check_kafka(pipeline: Pipeline) -> None:
         raise ConfigError(f"[dead_letters] has no key '{'topic' if from_kafka else 'path'}'; add it")
     if isinstance(pipeline.sink, KafkaSinkConfig):
         check_sink(pipeline.sink)
+        if isinstance(pipeline.source, KafkaSourceConfig) and pipeline.delivery.guarantee == "exactly-once":
+            check_one_connection(pipeline.source, pipeline.sink)

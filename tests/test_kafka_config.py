@@ -67,6 +67,10 @@ def test_a_whole_file(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         msgspec.json.encode(pipeline)
     assert read(tmp_path, GOOD.replace(PLAIN, OAUTH)).source.security.client_secret == SECRET
+    twice = GOOD + "[sink.security]\n" + GOOD[GOOD.index("protocol") : GOOD.index("[sink]")]
+    assert read(tmp_path, twice).sink.security == pipeline.source.security
+    other = GOOD + '[sink.security]\nprotocol = "PLAINTEXT"\n[delivery]\nguarantee = "at-least-once"\n'
+    assert read(tmp_path, other).sink.security.protocol == "PLAINTEXT"
 
 
 @pytest.mark.parametrize(
@@ -97,6 +101,8 @@ def test_a_whole_file(tmp_path: Path) -> None:
         (PLAIN, OAUTH.replace("https", "http"), "[source.security] token_url is 'http://a.example/t'; expected https://"),
         (PLAIN, OAUTH.replace("a.ex", "u:${PASSWORD}@a.ex"), "[source.security] token_url holds a user or a password"),
         ("[sink]", "[store]\nreplication_factor = 0\n[sink]", "[store] replication_factor is 0: expected `int` >= 1"),
+        ("[sink]", '[sink]\nclient_id = "other"', "[sink] client_id is not that of [source]: with guarantee = \"exactly-once\" offsets and output"),
+        ("[sink]", '[sink.security]\nprotocol = "PLAINTEXT"\n[sink]', "[sink] security is not that of [source]"),
         # What could show a secret on the way:
         ('"${PASSWORD}"', "1234567", "[source.security] password is (secret): expected text of at least one character"),
         ('"${PASSWORD}"', f'["{SECRET}"]', "[source.security] password is (secret): expected text"),

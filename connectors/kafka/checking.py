@@ -51,6 +51,17 @@ def check_sink(config: KafkaSinkConfig) -> None:
     _check_security("[sink.security]", config.security)
 
 
+def check_one_connection(source: KafkaSourceConfig, sink: KafkaSinkConfig) -> None:
+    """Exactly once, what is written goes by the source's connection, which a transaction is of. Raises ConfigError."""
+    usual = KafkaSinkConfig(bootstrap_servers=sink.bootstrap_servers, topic=sink.topic)
+    for key in ("security", "client_id", "request_timeout_s", "delivery_timeout_s"):
+        if getattr(sink, key) not in (getattr(usual, key), getattr(source, key, None)):
+            raise ConfigError(
+                f'[sink] {key} is not that of [source]: with guarantee = "exactly-once" offsets and output are in one transaction, '
+                "which goes by the source's connection; take it out"
+            )
+
+
 def check_topic(where: str, topic: str) -> None:
     if not TOPIC.match(topic) or topic in (".", ".."):
         raise ConfigError(

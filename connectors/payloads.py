@@ -11,6 +11,7 @@ import numpy as np
 
 from ..engine.artifact import StepSpec, TensorSpec
 from ..engine.errors import CodecError, ConfigError
+from .columns import NO_SEQ, NO_TIME, Columns
 from .records import Answer
 
 
@@ -48,6 +49,15 @@ class Decoded:
     ends: np.ndarray | None = None
     seqs: np.ndarray | None = None
     times_ns: np.ndarray | None = None
+
+    def tell(self, columns: Columns) -> None:
+        """Writes what the payloads say into the columns of their records; what they do not say stays."""
+        if self.ends is not None:
+            columns.ends |= self.ends
+        if self.seqs is not None:
+            np.copyto(columns.seqs, self.seqs, where=self.seqs != NO_SEQ)
+        if self.times_ns is not None:
+            np.copyto(columns.times_ns, self.times_ns, where=self.times_ns != NO_TIME)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,9 @@ class TreeCodec:
 
     def __init__(self, frames: "TreeFrames", encode: Callable[[Any], bytes]):
         self.frames, self._encode = frames, encode
-        self.decode = frames.one
+
+    def decode(self, payload: bytes) -> Frames:
+        return self.frames.one(payload)
 
     def decode_many(self, payloads: Sequence[bytes | None]) -> Decoded:
         return self.frames.many(len(payloads), {i: p for i, p in enumerate(payloads) if p is not None}, {})
@@ -117,11 +119,12 @@ class TreeFrames:
         """All that are one frame become one array; the rest is decoded one by one, and says there what is wrong with it."""
         places, columns = self._single(parts)
         made = [frames_at_once(rows, t) for rows, t in zip(columns, self.inputs, strict=True)]
-        if not places or None in made:
+        even = [m for m in made if m is not None]
+        if not places or len(even) < len(made):
             places, rows = [], no_rows(self.inputs)
         else:
-            right = np.logical_and.reduce([ok for _, ok in made if ok is not None])
-            rows = [array if right.all() else array[right] for array, _ in made]
+            right = np.logical_and.reduce([ok for _, ok in even])
+            rows = [array if right.all() else array[right] for array, _ in even]
             places = [place for place, ok in zip(places, right.tolist(), strict=True) if ok]
         done = set(places)
         others = (

@@ -85,7 +85,7 @@ def frames_at_once(rows: list[Any], tensor: TensorSpec) -> tuple[np.ndarray, np.
         return None
     if array.shape != (len(rows), *tensor.shape):
         return None
-    return array, np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
+    return array, np.asarray(np.isfinite(array).all(axis=tuple(range(1, array.ndim))))
 
 
 def _or_more(depth: int, rank: int) -> str:

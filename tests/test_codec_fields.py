@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from undertow.connectors.columns import NO_SEQ, NO_TIME
+from undertow.connectors.columns import NO_SEQ, NO_TIME, Columns
 from undertow.engine.errors import CodecError, ConfigError
 
 from .codec_cases import check_many, codec_of
@@ -87,6 +87,21 @@ def test_bad_frames_still_end_their_stream(name: str) -> None:
     assert found.counts.tolist() == [0, 0]
     assert "expected a frame (2,)" in str(found.errors[0])
     assert str(found.errors[1]) == "'n': Expected `int`, got `str`"
+
+
+def test_columns_are_told() -> None:
+    """What a payload says replaces what its record said, an end adds to it; what it does not say leaves it as it was."""
+    parts: list[bytes | None] = [b'{"x": [1, 2], "n": 7, "at": 3}', b'{"end": true}', b'{"x": [1, 2]}', None]
+    zeros, ends = np.zeros(4, np.int64), np.array([False, False, False, True])
+    columns = Columns(
+        ["p"], zeros, zeros, zeros, [*"abcd"], [], zeros, np.full(4, 5), zeros, np.full(4, NO_SEQ), ends, ends, {}, parts
+    )  # fmt: skip
+    codec_of("json", spec_of(2)).decode_many(parts).tell(columns)
+    assert columns.seqs.tolist() == [NO_SEQ] * 4
+    reader("json").decode_many(parts).tell(columns)
+    assert columns.ends.tolist() == [False, True, False, True]
+    assert columns.seqs.tolist() == [7, NO_SEQ, NO_SEQ, NO_SEQ]
+    assert columns.times_ns.tolist() == [3 * SECOND, 5, 5, 5]
 
 
 @pytest.mark.parametrize("name", ["msgpack", "avro"])

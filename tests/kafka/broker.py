@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from aiokafka import AIOKafkaClient
@@ -23,6 +24,9 @@ HEAP = "-Xmx256m -Xms256m"
 CLUSTER_ID = "UndertowTestCluster0g"
 _KILL_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 _libc = ctypes.CDLL(None)
+_parent = ThreadPoolExecutor(
+    1
+)  # a parent's death is that of the thread that started the child: this one lasts as long as the process
 
 SETTINGS = """
 process.roles=broker,controller
@@ -44,7 +48,8 @@ transaction.state.log.num.partitions=4
 transaction.abort.timed.out.transaction.cleanup.interval.ms=500
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=500
-broker.session.timeout.ms=3000
+broker.session.timeout.ms=4000
+broker.heartbeat.interval.ms=1000
 num.network.threads=2
 num.io.threads=4
 log.cleaner.backoff.ms=200
@@ -77,9 +82,8 @@ class Node:
     def _spawn(self, command: list[Path | str], log: str) -> subprocess.Popen[bytes]:
         environ = os.environ | {"KAFKA_HEAP_OPTS": HEAP, "LOG_DIR": str(self.folder)}
         with (self.folder / log).open("ab") as out:
-            return subprocess.Popen(
-                command, env=environ, stdin=subprocess.DEVNULL, stdout=out, stderr=out, preexec_fn=die_with_parent
-            )
+            options = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": out, "preexec_fn": die_with_parent}
+            return _parent.submit(subprocess.Popen, command, env=environ, **options).result()
 
     def end(self, number: signal.Signals) -> None:
         """Ends the process by `number` and waits; SIGKILL after STOP_S."""
@@ -200,5 +204,5 @@ def free_ports(count: int) -> list[int]:
 
 
 def die_with_parent() -> None:
-    """Of a child, before it runs: it is killed when the process that started it ends, however that ends."""
+    """Of a child, before it runs: it is killed when the thread that started it ends, however that ends."""
     _libc.prctl(_KILL_WITH_PARENT, signal.SIGKILL)

@@ -1,59 +1,72 @@
-"""Topics as the tests make and read them: created with their partitions, read whole from beginning to end, cut, and their group's offsets."""
+"""Topics as the tests make, read and damage them, and what a group has of them: its offsets and its members."""
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError
 
-READ_S = 30
+READ_S, ASK_S = 30, 30
+T = TypeVar("T")
+
+
+async def asked(bootstrap: str, question: Callable[[AIOKafkaAdminClient], Awaitable[T]]) -> T:
+    """The answer of the admin client; asked again for ASK_S while a broker that it takes is away."""
+    deadline = time.monotonic() + ASK_S
+    while True:
+        admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=4000)
+        try:
+            await admin.start()
+            return await question(admin)
+        except (KafkaError, TimeoutError) as error:
+            if not getattr(error, "retriable", True) or time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.1)
+        finally:
+            await admin.close()
 
 
 async def create_topic(bootstrap: str, name: str, partitions: int = 1, **config: str) -> None:
     """Creates it with the broker's replication; config: as min_cleanable_dirty_ratio="0.01", with dots for underscores."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    await admin.start()
-    try:
-        options = {k.replace("_", "."): v for k, v in config.items()}
+
+    async def create(admin: AIOKafkaAdminClient) -> None:
         # aiokafka takes -1, the broker's own replication, only beside an assignment that is given
-        topic = NewTopic(name, partitions, -1, replica_assignments={}, topic_configs=options)
-        answer = await admin.create_topics([topic])
-        bad = [e for e in answer.topic_errors if e[1]]
+        topic = NewTopic(name, partitions, -1, replica_assignments={}, topic_configs=_dotted(config))
+        errors = (await admin.create_topics([topic])).topic_errors
+        bad = [e for e in errors if e[1] not in (0, TopicAlreadyExistsError.errno)]  # a question asked again
         if bad:
             raise RuntimeError(f"topic {name!r} was not created: {bad}")
-        while not await led(admin, name, partitions):
+        while not await _led(admin, name, partitions):
             await asyncio.sleep(0.02)
-    finally:
-        await admin.close()
+
+    await asked(bootstrap, create)
 
 
-async def led(admin: AIOKafkaAdminClient, name: str, partitions: int) -> bool:
+async def _led(admin: AIOKafkaAdminClient, name: str, partitions: int) -> bool:
     """Whether each partition has a leader, so that clients find it."""
     (topic,) = await admin.describe_topics([name])
     return len(topic["partitions"]) == partitions and all(p["leader"] >= 0 for p in topic["partitions"])
 
 
-async def delete_records(bootstrap: str, before: dict[TopicPartition, int]) -> None:
-    """What retention does: records below these offsets are gone."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    await admin.start()
-    try:
-        await admin.delete_records({tp: RecordsToDelete(before_offset=offset) for tp, offset in before.items()})
-    finally:
-        await admin.close()
+def _dotted(config: dict[str, str]) -> dict[str, str]:
+    return {name.replace("_", "."): value for name, value in config.items()}
 
 
 async def alter_topic(bootstrap: str, name: str, **config: str) -> None:
     """Sets the topic's settings to these."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    await admin.start()
-    try:
-        options = {k.replace("_", "."): v for k, v in config.items()}
-        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, options)])
-    finally:
-        await admin.close()
+    resource = ConfigResource(ConfigResourceType.TOPIC, name, _dotted(config))
+    await asked(bootstrap, lambda admin: admin.alter_configs([resource]))
+
+
+async def delete_records(bootstrap: str, before: dict[TopicPartition, int]) -> None:
+    """What retention does: records below these offsets are gone."""
+    records = {tp: RecordsToDelete(before_offset=offset) for tp, offset in before.items()}
+    await asked(bootstrap, lambda admin: admin.delete_records(records))
 
 
 async def write(bootstrap: str, record: ConsumerRecord, value: bytes | None, commit: bool | None = None) -> None:
@@ -98,12 +111,7 @@ def reader(bootstrap: str, committed: bool = True) -> AIOKafkaConsumer:
 
 
 async def partitions_of(bootstrap: str, *topics: str) -> list[TopicPartition]:
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    await admin.start()
-    try:
-        found = await admin.describe_topics(list(topics))
-    finally:
-        await admin.close()
+    found = await asked(bootstrap, lambda admin: admin.describe_topics(list(topics)))
     return [TopicPartition(t["topic"], p) for t in found for p in range(len(t["partitions"]))]
 
 
@@ -129,23 +137,13 @@ async def _until(consumer: AIOKafkaConsumer, ends: dict[TopicPartition, int]) ->
 
 async def committed(bootstrap: str, group: str, topic: str) -> dict[TopicPartition, tuple[int, str]]:
     """The group's offsets of the topic's partitions and the text beside each, of those that have one."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    await admin.start()
-    try:
-        found = await admin.list_consumer_group_offsets(group)
-    finally:
-        await admin.close()
+    found = await asked(bootstrap, lambda admin: admin.list_consumer_group_offsets(group))
     return {tp: (o.offset, o.metadata) for tp, o in found.items() if tp.topic == topic and o.offset >= 0}
 
 
 async def members(bootstrap: str, group: str) -> list[int]:
     """How many partitions each member of the group has; nothing while the group is being rearranged."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    await admin.start()
-    try:
-        (answer,) = await admin.describe_consumer_groups([group])
-    finally:
-        await admin.close()
+    (answer,) = await asked(bootstrap, lambda admin: admin.describe_consumer_groups([group]))
     ((_, _, state, _, _, found, *_),) = answer.groups
     if state != "Stable":
         return []

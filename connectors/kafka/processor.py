@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord
 from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from aiokafka.structs import OffsetAndMetadata
 
-from ...engine.errors import ConnectorError
+from ...engine.errors import CheckpointError, ConnectorError
 from ..batch import Batch
 from ..columns import NO_TIME, Columns
 from ..health import Health
@@ -455,6 +455,11 @@ class KafkaProcessor:
 
     async def _run_from_here(self, part: Part, where: str) -> None:
         tp, name = part.tp, partition_name(part.tp)
+        if part.marker and self.state.held[name].marker is None:
+            raise CheckpointError(
+                f"{where}: it has no marker, and the group's offset of {name} says that one was written: the changelog was deleted or cut. Bring it back, "
+                "or begin all streams anew by setting the group's offset (kafka-consumer-groups.sh --reset-offsets)"
+            )
         async with self._busy:
             begin = self.state.start(name, part.committed, self.clock(), where)
         first = (await self.consumer.beginning_offsets([tp]))[tp]
@@ -478,7 +483,7 @@ class KafkaProcessor:
             await self.writer.shut_out(owner)
             log.info("fenced", extra={"owner": owner})
         found = await committed(client, group, new, stable=True)
-        await self._check_changelogs(found)
+        await self.cluster.with_changelogs({tp.topic for tp in new})
         offsets = await self.cluster.begins(self.consumer, {tp: c.offset for tp, c in found.items()})
         claims = {tp: Claim(owner=self.writer.id, marker=bool(c.claim and c.claim.marker)) for tp, c in found.items()}
         try:
@@ -502,19 +507,6 @@ class KafkaProcessor:
     @staticmethod
     def _owners(found: Mapping[TopicPartition, Committed]) -> set[str]:
         return {c.claim.owner for c in found.values() if c.claim and c.claim.owner}
-
-    async def _check_changelogs(self, found: Mapping[TopicPartition, Committed]) -> None:
-        """Raises ConnectorError where a changelog does not match its input, or has lost what it held."""
-        await self.cluster.with_changelogs({tp.topic for tp in found})
-        written = [tp for tp, c in found.items() if c.claim and c.claim.marker]
-        logs = {self._log(tp): tp for tp in written}
-        ends = await self.consumer.end_offsets(list(logs)) if logs else {}
-        for log_tp, tp in logs.items():
-            if not ends[log_tp]:
-                raise ConnectorError(
-                    f"{partition_name(tp)}: its changelog {partition_name(log_tp)} is empty, and the group's offset says that there was state; was "
-                    "the topic deleted? Bring it back, or begin all streams anew by setting the group's offset (kafka-consumer-groups.sh --reset-offsets)"
-                )
 
     # ---------------------------------------------------------------------------------------------- beginning and end
 

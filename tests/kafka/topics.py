@@ -70,14 +70,14 @@ async def delete_records(bootstrap: str, before: dict[TopicPartition, int]) -> N
 
 
 async def write(bootstrap: str, record: ConsumerRecord, value: bytes | None, commit: bool | None = None) -> None:
-    """Adds a record of the same key behind it in its partition; commit: in a transaction that is committed or aborted."""
+    """Adds a record of the same key, without headers, at its partition's end; commit: in a transaction that is committed or aborted."""
     options = {} if commit is None else {"transactional_id": f"other-{record.topic}"}
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap, **options)
     await producer.start()
     try:
         if commit is not None:
             await producer.begin_transaction()
-        await producer.send_and_wait(record.topic, value, record.key, record.partition, headers=list(record.headers))
+        await producer.send_and_wait(record.topic, value, record.key, record.partition)
         if commit is not None:
             await (producer.commit_transaction() if commit else producer.abort_transaction())
     finally:

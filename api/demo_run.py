@@ -1,7 +1,7 @@
 """Recordings played as live streams by the bundle's own pipeline, and what its answers were worth so far."""
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -64,7 +64,7 @@ class Watched:
     async def open(self, lengths: Mapping[str, int] | None) -> None:
         await self._sink.open(lengths)
 
-    async def write(self, answers: Sequence[Answer]) -> None:
+    async def write(self, answers: Iterable[Answer]) -> None:
         await self._sink.write(answers)
         for answer in answers:
             self._keep(str(answer.key), answer.step, answer.values)

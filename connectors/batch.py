@@ -196,7 +196,8 @@ class Batch:
 def columns_of(records: Sequence[Record], codec: Codec | None, engine: Engine) -> Columns:
     """Records one by one as columns; those that cannot be decoded or stepped are bad."""
     partitions: dict[str, int] = {}
-    inputs, bad, counts = engine.spec.inputs, {}, np.zeros(len(records), np.int64)
+    inputs, counts = engine.spec.inputs, np.zeros(len(records), np.int64)
+    bad: dict[int, UndertowError] = {}
     chunks: list[list[np.ndarray]] = [[np.zeros((0, *t.shape), t.dtype)] for t in inputs]
     for i, record in enumerate(records):
         partitions.setdefault(record.partition, len(partitions))
@@ -205,8 +206,8 @@ def columns_of(records: Sequence[Record], codec: Codec | None, engine: Engine) -
         except (CodecError, FrameError) as error:
             bad[i] = error
             continue
-        for column, array in zip(chunks, arrays, strict=False):
-            column.append(array)
+        for chunk, array in zip(chunks, arrays, strict=False):
+            chunk.append(array)
         counts[i] = len(arrays[0]) if arrays else 0
 
     def column(values: Iterator[Any], dtype: Any = np.int64) -> np.ndarray:

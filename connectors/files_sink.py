@@ -10,7 +10,7 @@ Every changed file is synced at a flush: of very many streams, one file for all 
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ..engine import Key
@@ -121,7 +121,7 @@ class FilesSink:
             self._files.cut(MARK, 0)
             self._files.sync()
 
-    def _write(self, answers: Sequence[Answer]) -> None:
+    def _write(self, answers: Iterable[Answer]) -> None:
         for answer in answers:
             if rows(answer):
                 name = self._name(answer.key)

@@ -32,7 +32,7 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Answers(BaseHTTPRequestHandler):
-    server: _Server
+    server: _Server  # pyright: ignore[reportIncompatibleVariableOverride] (of this server alone)
     timeout = REQUEST_S
     protocol_version = "HTTP/1.1"
 

@@ -17,6 +17,7 @@ import numpy as np
 from .batch import Batch
 from .columns import Answers
 from .config import Delivery
+from .dead_letters import DeadLetters
 from .records import Record, Sink, Source
 from .store import Store
 from .summary import Summary
@@ -41,6 +42,8 @@ class Processor:
     ):
         self.batch, self.source, self.sink, self.store, self.delivery = batch, source, sink, store, delivery
         self.told, self.clock = told, clock
+        assert not batch.dead or isinstance(batch.dead, DeadLetters), "a dead-letter topic is for records of Kafka"
+        self.dead = batch.dead
         self.stopped_by: str | None = None
         self.commits = self.checkpoints = 0
         frame_bytes = sum(int(np.prod(t.shape)) * np.dtype(t.dtype).itemsize for t in batch.engine.spec.inputs)
@@ -75,8 +78,8 @@ class Processor:
     async def _open(self) -> None:
         lengths = await asyncio.to_thread(self.batch.restore, self.store)
         cut = self.delivery.guarantee == "exactly-once"
-        if self.batch.dead is not None:
-            self.batch.dead.open(lengths.get(_DEAD), cut)
+        if self.dead is not None:
+            self.dead.open(lengths.get(_DEAD), cut)
         sink = {part.removeprefix("sink/"): n for part, n in lengths.items() if part != _DEAD}
         await self.sink.open(sink if cut else None)
         if not lengths:  # from now on what is in the sink is this store's
@@ -112,15 +115,15 @@ class Processor:
         await asyncio.to_thread(self._write, lengths, checkpoint)
 
     def _write(self, lengths: dict[str, int], checkpoint: bool) -> None:
-        if self.batch.dead is not None:
-            lengths[_DEAD] = self.batch.dead.flush()
+        if self.dead is not None:
+            lengths[_DEAD] = self.dead.flush()
         self.batch.commit(lengths, checkpoint, self.store)
         self.commits += 1
         self.checkpoints += checkpoint
 
     async def _close(self) -> None:
-        if self.batch.dead is not None:
-            self.batch.dead.close()
+        if self.dead is not None:
+            self.dead.close()
         await self.source.close()
         await self.sink.close()
 

@@ -78,7 +78,7 @@ class Stepper:
     def _close(self, closes: list[Close]) -> dict[int, list[np.ndarray]]:
         """Each output's tail of the streams that end, by their row."""
         tails = self.engine.close_many(c.row for c in closes)
-        return {row: list(tail.values()) if isinstance(tail, dict) else [tail] for row, tail in tails.items()}
+        return {int(row): list(tail.values()) if isinstance(tail, dict) else [tail] for row, tail in tails.items()}
 
     def _quarantine(self, taken: Taken, outputs: list[np.ndarray], rows: np.ndarray) -> dict[int, str]:
         """Puts aside the streams whose outputs are not finite; of their records from there on, why they have no answers."""

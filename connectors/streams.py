@@ -39,7 +39,7 @@ class Streams:
     """
 
     def __init__(self, capacity: int, spec: StepSpec, keeps_last_frame: bool):
-        self.capacity, self.index = capacity, KeyIndex(capacity)
+        self.capacity, self.index = capacity, KeyIndex[Name](capacity)
         self.frames, self.offset, self.serial = (np.zeros(capacity, np.int64) for _ in range(3))
         self.seq, self.last_ns, self.due_ns = (np.full(capacity, v, np.int64) for v in (NO_SEQ, NO_TIME, NO_TIME))
         self.changed = np.zeros(capacity, np.bool_)

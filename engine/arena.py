@@ -39,7 +39,7 @@ class Arena:
         counters = self.rows[:, : LAST_ACTIVE + 8].view(np.int64)
         self.frames, self.last_active = counters[:, FRAMES // 8], counters[:, LAST_ACTIVE // 8]
         self.generations = np.zeros(max_streams, np.int64)
-        self.index = KeyIndex(max_streams)
+        self.index = KeyIndex[Key](max_streams)
         self._free: list[int] = []
         self._fresh = 0  # slots below were used before
         self._initial = self.layout.initial_row(spec)

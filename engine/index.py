@@ -1,8 +1,8 @@
 """From keys to slots: an open-addressed table, about 30 bytes a stream beside the key itself."""
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from functools import cache
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numba import types
@@ -11,6 +11,7 @@ from . import kernels
 from .cache import load_static
 
 Key = str | bytes | int
+K = TypeVar("K", bound=Hashable)
 
 _INDEX, _SLOTS, _MARKS, _I64 = types.int64[::1], types.int64[::1], types.int32[::1], types.int64
 _SIGNATURES = {
@@ -29,12 +30,12 @@ def compiled() -> Any:
     return load_static([getattr(kernels, name) for name in _SIGNATURES], _SIGNATURES)
 
 
-class KeyIndex:
+class KeyIndex(Generic[K]):
     """The slots of up to `max_streams` keys. Strings, bytes and numbers that look alike are different keys."""
 
     def __init__(self, max_streams: int):
         self._do = compiled()
-        self._keys: list[Key | None] = []
+        self._keys: list[K | None] = []
         self._hashes = np.empty(max_streams, np.int64)
         self._marks = np.zeros(max_streams, np.int32)
         self._stamp = 0
@@ -53,7 +54,7 @@ class KeyIndex:
     def __contains__(self, key: object) -> bool:
         return self.get(key) >= 0
 
-    def __iter__(self) -> Iterator[Key]:
+    def __iter__(self) -> Iterator[K]:
         return (key for key in self._keys if key is not None)
 
     def get(self, key: Any) -> int:
@@ -68,7 +69,7 @@ class KeyIndex:
             self._marks[:], self._stamp = 0, 1
         return slots, self._do.find(self._index, id(keys), slots, self._marks, self._stamp)
 
-    def add(self, key: Key, slot: int) -> None:
+    def add(self, key: K, slot: int) -> None:
         """Gives a key, which is not resident, a slot."""
         if self._count * 8 >= len(self._table) * 5:
             old = self._table
@@ -91,6 +92,6 @@ class KeyIndex:
         """The key of a slot that has one."""
         return self._keys[slot]
 
-    def items(self) -> list[tuple[Key, int]]:
+    def items(self) -> list[tuple[K, int]]:
         """Each resident key with its slot, by slot."""
         return [(key, slot) for slot, key in enumerate(self._keys) if key is not None]

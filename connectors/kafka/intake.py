@@ -45,15 +45,15 @@ class Intake:
             keys,
             decoded.frames,
             decoded.counts,
-            _given(decoded.times_ns, NO_TIME, np.where(times == NO_TIMESTAMP, NO_TIME, times * MS)),
+            np.where(times == NO_TIMESTAMP, NO_TIME, times * MS),
             np.full(len(records), self.frame_ns, np.int64),
-            _given(decoded.seqs, NO_SEQ, np.full(len(records), NO_SEQ, np.int64)),
-            np.fromiter((p is None for p in payloads), np.bool_, len(records))
-            | (False if decoded.ends is None else decoded.ends),
+            np.full(len(records), NO_SEQ, np.int64),
+            np.fromiter((p is None for p in payloads), np.bool_, len(records)),
             np.zeros(len(records), np.bool_),
             bad,
             records,
         )
+        decoded.tell(columns)
         for i, record in enumerate(records):
             if record.headers:
                 self._headers(columns, i, record.headers)
@@ -75,11 +75,6 @@ class Intake:
                 columns.bad.setdefault(i, CodecError(
                     f"header {SEQ_HEADER} is {found[SEQ_HEADER]!r}, expected a whole number from 0 on, in decimal"
                 ))  # fmt: skip
-
-
-def _given(told: np.ndarray | None, none: int, otherwise: np.ndarray) -> np.ndarray:
-    """What the payloads say, where they do."""
-    return otherwise if told is None else np.where(told == none, otherwise, told)
 
 
 def _number(value: bytes | None) -> int:

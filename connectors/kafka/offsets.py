@@ -52,7 +52,8 @@ class Committed(msgspec.Struct, frozen=True):
 
 
 class OffsetFetchResponse_v7(Response):
-    API_KEY, API_VERSION = 9, 7
+    API_KEY = 9  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride] (aiokafka declares properties)
+    API_VERSION = 7  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
     SCHEMA = Schema(
         ("throttle_time_ms", Int32),
         (

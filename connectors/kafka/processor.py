@@ -626,8 +626,8 @@ class _Listener(ConsumerRebalanceListener):
     def __init__(self, processor: KafkaProcessor):
         self._processor = processor
 
-    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         pass
 
-    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         self._processor.assigned(assigned)

@@ -77,7 +77,7 @@ def spread(
 
 def _begin(dealing: Dealing, demand: np.ndarray) -> None:
     """Gives each row as many as it wants."""
-    for row in np.nonzero(dealing.dealt.sum(1) != demand)[0]:
+    for row in np.nonzero(dealing.dealt.sum(1) != demand)[0].tolist():
         missing = int(demand[row] - dealing.dealt[row].sum())
         for _ in range(abs(missing)):
             rank = dealing.even * (2 * dealing.load + 1) + dealing.gain(row)

@@ -51,10 +51,10 @@ def row(s: Story) -> list:
 
 
 def restored(s: Story) -> list[str]:
-    """Seconds from `shut out` to `restored`, streams/s, MB/s of state."""
-    if not {"shut out", "restored"} <= set(s.events):
+    """Seconds from `fenced` to `restored`, streams/s, MB/s of state."""
+    if not {"fenced", "restored"} <= set(s.events):
         return ["-", "-", "-"]
-    took = max(s.events["restored"] - s.events["shut out"], 0.001)
+    took = max(s.events["restored"] - s.events["fenced"], 0.001)
     return [f"{took:.2f}", f"{s.streams / took:,.0f}", f"{s.streams * STATE_BYTES / took / 1e6:,.0f}"]
 
 
@@ -118,7 +118,7 @@ def main() -> None:
     how = (
         f"{a.keys:,} streams in {a.partitions} partition{'s' * (a.partitions > 1)}, {a.per_s:,.0f} records/s throughout; exactly-once, commits every {COMMIT_S} s, "
         f"checkpoints every {a.checkpoint_s:.0f} s, session timeout {a.session_timeout_s:.0f} s. Times are seconds after `kill -9`. `first` is the first correct answer after the silence; `silence` the longest time without an answer from a partition; `caught up` when answers were again younger than a second. "
-        f"The restore is from `shut out` to `restored`. {sum(s.compared for s in stories):,} answers were compared with the model, and every record was answered once."
+        f"The restore is from `fenced` to `restored`. {sum(s.compared for s in stories):,} answers were compared with the model, and every record was answered once."
     )
     columns = ["standbys", *EVENTS, "first", "silence s", "caught up", "restore s", "streams/s", "MB/s"]
     body = table(columns, [row(s) for s in stories])

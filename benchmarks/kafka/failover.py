@@ -16,7 +16,7 @@ from worker import Line, Settings, Worker, undertow_worker
 
 WATCHED, CHECKED, START_S, JOIN_S, DRAIN_S = 40, 1000, 120.0, 60.0, 120.0
 # Of the log; the last is missing where nothing had to be replayed.
-EVENTS = ("assigned", "shut out", "restored", "replayed")
+EVENTS = ("assigned", "fenced", "restored", "replayed")
 
 
 @dataclass(frozen=True)

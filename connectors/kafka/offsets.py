@@ -11,34 +11,43 @@ offset names the transactional id of its owner, and whoever takes a partition ov
    the owner sends from then on is refused.
 3. It reads the offset again, this time as the only one who can change it, and asks the coordinator to wait for offsets of
    transactions that are being ended.
-4. It claims the partition for its own id, by a plain offset commit of its own generation. If that is refused, the
-   partition was never its own, and it has written nothing.
+4. It claims the partition for its own id, by a plain offset commit of the generation that assigned the partition to it.
+   If that is refused, another generation has begun, and it has written nothing.
 
 A transactional id belongs to one life of one process and is never used again, so shutting out an old one is harmless.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.errors import KafkaError, for_code
 from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.commit import OffsetCommitRequest
 from aiokafka.protocol.types import Boolean, CompactArray, CompactString, Int16, Int32, Int64, Schema, TaggedFields
+from aiokafka.structs import OffsetAndMetadata
 
 from ...engine.errors import ConnectorError
 
 RETRY_S, GIVE_UP_S = 0.02, 30.0
-_UNSTABLE, _NOT_COORDINATOR = 88, (14, 15, 16)  # error codes: offsets pending; loading, not available, not coordinator
+# error codes: offsets pending; loading, not available, not coordinator; illegal generation, unknown member, rebalance in progress, fenced instance
+_UNSTABLE, _NOT_COORDINATOR, _OTHER_GENERATION = 88, (14, 15, 16), (22, 25, 27, 82)
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """owner: the transactional id that may write for the partition; None after a release. marker: the changelog has one."""
+    """owner: the transactional id that may write for the partition; None after a release. marker: the changelog has one.
+
+    new: the offset is not the group's, which had none, but the one that `[source] start` says.
+    """
 
     undertow: int = 1
     owner: str | None = None
     marker: bool = False
+    new: bool = False
 
     def text(self) -> str:
         return msgspec.json.encode(self).decode()
@@ -49,6 +58,15 @@ class Committed(msgspec.Struct, frozen=True):
 
     offset: int | None
     claim: Claim | None
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """This process in one generation of the group."""
+
+    group_id: str
+    generation: int
+    member_id: str
 
 
 class OffsetFetchResponse_v7(Response):
@@ -112,28 +130,72 @@ async def committed(
     topics: dict[str, list[int]] = {}
     for tp in partitions:
         topics.setdefault(tp.topic, []).append(tp.partition)
-    deadline, told = asyncio.get_running_loop().time() + GIVE_UP_S, "no answer"
-    while asyncio.get_running_loop().time() < deadline:
+
+    def codes(answer: Any) -> set[int]:
+        return {answer.error_code, *(p[4] for _, ps, _ in answer.topics for p in ps)}
+
+    answer, refused = await _asked(client, group_id, OffsetFetch(group_id, topics, stable), codes)
+    if refused:
+        raise ConnectorError(f"group '{group_id}': its offsets cannot be read: {_names(refused)}")
+    return {TopicPartition(t, p[0]): _committed(p[1], p[3]) for t, ps, _ in answer.topics for p in ps}
+
+
+async def claim(
+    client: AIOKafkaClient, member: Membership, offsets: Mapping[TopicPartition, OffsetAndMetadata]
+) -> str | None:
+    """Commits these offsets with their claims if the member's generation is still the group's; else why not. Raises ConnectorError.
+
+    Not by the consumer's `commit`: that sends whatever generation it has heard of last, which may be one that has given
+    the partitions to somebody else already.
+    """
+    topics: dict[str, list[tuple[int, int, str]]] = {}
+    for tp, place in offsets.items():
+        topics.setdefault(tp.topic, []).append((tp.partition, place.offset, place.metadata))
+    request = OffsetCommitRequest(
+        member.group_id,
+        member.generation,
+        member.member_id,
+        OffsetCommitRequest.DEFAULT_RETENTION_TIME,
+        list(topics.items()),
+    )
+
+    def codes(answer: Any) -> set[int]:
+        return {code for _, partitions in answer.topics for _, code in partitions}
+
+    _, refused = await _asked(client, member.group_id, request, codes)
+    if refused - set(_OTHER_GENERATION):
+        raise ConnectorError(f"group '{member.group_id}': its offsets cannot be committed: {_names(refused)}")
+    return _names(refused) or None
+
+
+async def _asked(
+    client: AIOKafkaClient, group_id: str, request: Any, codes: Callable[[Any], set[int]]
+) -> tuple[Any, set[int]]:
+    """The answer of the group's coordinator, and its error codes that asking again would not mend. Raises ConnectorError."""
+    loop, told = asyncio.get_running_loop(), "no answer"
+    deadline = loop.time() + GIVE_UP_S
+    while loop.time() < deadline:
         try:
             node = await client.coordinator_lookup(CoordinationType.GROUP, group_id)
-            answer = await client.send(node, OffsetFetch(group_id, topics, stable), group=ConnectionGroup.COORDINATION)
+            answer = await client.send(node, request, group=ConnectionGroup.COORDINATION)
         except KafkaError as error:
             if not error.retriable:
-                raise ConnectorError(f"group '{group_id}': its offsets cannot be read ({error})") from error
+                raise ConnectorError(f"group '{group_id}': its coordinator refuses to answer ({error})") from error
             told = str(error)
             await client.force_metadata_update()
-            await asyncio.sleep(RETRY_S)
-            continue
-        codes = {answer.error_code, *(p[4] for _, ps, _ in answer.topics for p in ps)} - {0}
-        if not codes:
-            return {TopicPartition(t, p[0]): _committed(p[1], p[3]) for t, ps, _ in answer.topics for p in ps}
-        told = ", ".join(f"{for_code(c).__name__} ({c})" for c in sorted(codes))
-        if not codes <= {_UNSTABLE, *_NOT_COORDINATOR}:
-            raise ConnectorError(f"group '{group_id}': its offsets cannot be read: {told}")
+        else:
+            found = codes(answer) - {0}
+            if not found & {_UNSTABLE, *_NOT_COORDINATOR}:
+                return answer, found
+            told = _names(found)
         await asyncio.sleep(RETRY_S)
     raise ConnectorError(
-        f"group '{group_id}': its offsets could not be read for {GIVE_UP_S:g} s: {told}; is a transaction hanging?"
+        f"group '{group_id}': its offsets were not to be had for {GIVE_UP_S:g} s: {told}; is a transaction hanging?"
     )
+
+
+def _names(codes: Iterable[int]) -> str:
+    return ", ".join(f"{for_code(c).__name__} ({c})" for c in sorted(codes))
 
 
 def _committed(offset: int, metadata: str | None) -> Committed:

@@ -31,7 +31,7 @@ from .dead_topic import DeadLetterTopic
 from .failures import connector_error
 from .failures import told as failing
 from .intake import Intake, partition_name
-from .offsets import Claim, Committed, committed
+from .offsets import Claim, Committed, Membership, claim, committed
 from .outputs import Outputs
 from .state import Changes, State
 from .writer import Writer, WriterFailed
@@ -48,8 +48,8 @@ RELEASE_S = 10.0  # how long a partition's owner that is alive is waited for
 class Part:
     """A partition that this process was assigned.
 
-    claimed: this process alone may write for it. running: it is restored. committed: the group's offset. marker: the
-    changelog has one. replay_to: where answers begin that were not given out, until that is reached. end: where to stop.
+    claimed: this process alone may write for it. running: it is restored. committed: the group's offset. marker, new: as
+    in its claim. replay_to: where answers begin that were not given out, until that is reached. end: where to stop.
     began: when it was assigned. after_poll: what this poll or one before it brings was fetched before the partition was sought in.
     """
 
@@ -58,10 +58,19 @@ class Part:
     running: bool = False
     committed: int = 0
     marker: bool = False
+    new: bool = False
     replay_to: int = 0
     began: float = 0.0
     end: int = 0
     after_poll: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What a generation of the group assigned to this process."""
+
+    partitions: frozenset[TopicPartition]
+    member: Membership
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +112,7 @@ class KafkaProcessor:
         self.held: dict[TopicPartition, Part] = {}
         self.stopped_by: str | None = None
         self.commits = self.checkpoints = 0
-        self._assigned: set[TopicPartition] | None = None  # an assignment that waits to be taken up
+        self._assignment, self._taken_up = Assignment(frozenset(), Membership(self.cluster.group_id, -1, "")), True
         self._restoring: asyncio.Task[None] | None = None
         self._polling: asyncio.Task[Polled] | None = None
         self._committing: asyncio.Task[None] | None = None
@@ -271,9 +280,9 @@ class KafkaProcessor:
     def _offset(self, part: Part, leaves: bool) -> OffsetAndMetadata:
         if part.running:
             part.committed = max(part.committed, self.batch.positions.next[partition_name(part.tp)])
-            part.marker = True
-        claim = Claim(owner=None if leaves else self.writer.id, marker=part.marker)
-        return OffsetAndMetadata(part.committed, claim.text())
+            part.marker, part.new = True, False
+        owner = None if leaves else self.writer.id
+        return OffsetAndMetadata(part.committed, Claim(owner=owner, marker=part.marker, new=part.new).text())
 
     async def _write(
         self,
@@ -316,22 +325,25 @@ class KafkaProcessor:
             else:
                 self.consumer.pause(tp)
                 self.consumer.seek(tp, 0)
-        self._assigned = set(partitions)
+        coordinator: Any = self.consumer._coordinator  # the public client tells no generation
+        member = Membership(self.cluster.group_id, coordinator.generation, coordinator.member_id)
+        self._assignment, self._taken_up = Assignment(frozenset(partitions), member), False
         self.metrics.assigned((tp.topic, tp.partition) for tp in partitions)
         self.health.state("restoring" if self._waiting() else "running")
         log.info("assigned", extra={"partitions": sorted(map(partition_name, partitions))})
 
     def _waiting(self) -> list[str]:
         """The assigned partitions that do not run yet."""
-        parts = self._assigned if self._assigned is not None else self.consumer.assignment()
+        parts = self._assignment.partitions
         return sorted(partition_name(tp) for tp in parts if tp not in self.held or not self.held[tp].running)
 
     async def _take_up(self) -> None:
         """Lets go of the partitions that are gone, and begins to restore those that are new."""
-        if self._assigned is None:
+        if self._taken_up:
             await self._restored()
             return
-        assigned, self._assigned = self._assigned, None
+        assignment, self._taken_up = self._assignment, True
+        assigned = assignment.partitions
         await self._end_restoring()
         lost = frozenset(self.held) - assigned
         if lost:
@@ -343,8 +355,8 @@ class KafkaProcessor:
                 if tp not in warm:
                     self.state.drop(partition_name(tp))
         if new:
-            self._restoring = asyncio.create_task(self._restore(new, warm))
-        standbys = {TopicPartition(*place) for place in self.cluster.assignor.standbys} - set(assigned)
+            self._restoring = asyncio.create_task(self._restore(new, warm, assignment.member))
+        standbys = {TopicPartition(*place) for place in self.cluster.assignor.standbys} - assigned
         if standbys or self._warm:
             self._following_logs = asyncio.create_task(self._follow(standbys))
 
@@ -423,13 +435,15 @@ class KafkaProcessor:
         await self._alone(lambda: self.state.apply(partition_name(tp), records, where))
         self.metrics.restored(len(records))
 
-    async def _restore(self, new: Sequence[TopicPartition], warm: Mapping[TopicPartition, int]) -> None:
+    async def _restore(
+        self, new: Sequence[TopicPartition], warm: Mapping[TopicPartition, int], member: Membership
+    ) -> None:
         """Claims the partitions, reads their changelogs to the end, and lets them run from where their replays begin.
 
         warm: those whose changelogs were read up to there already.
         """
         began = self.clock()
-        offsets = await self._claim(new)
+        offsets = await self._claim(new, member)
         if not offsets:
             return
         self.phase("claimed")
@@ -460,6 +474,12 @@ class KafkaProcessor:
                 f"{where}: it has no marker, and the group's offset of {name} says that one was written: the changelog was deleted or cut. Bring it back, "
                 "or begin all streams anew by setting the group's offset (kafka-consumer-groups.sh --reset-offsets)"
             )
+        if part.new and (marker := self.state.held[name].marker) is not None:
+            raise CheckpointError(
+                f"{where}: it holds the state up to offset {marker.next_offset} of {name}, and group '{self.cluster.group_id}' has no offset: it has "
+                f"expired, or the group is another. Set it to {marker.next_offset} (kafka-consumer-groups.sh --reset-offsets), or delete the changelog "
+                "topic to begin all streams anew"
+            )
         async with self._busy:
             begin = self.state.start(name, part.committed, self.clock(), where)
         first = (await self.consumer.beginning_offsets([tp]))[tp]
@@ -476,8 +496,11 @@ class KafkaProcessor:
         self.consumer.seek(tp, begin)
         self.consumer.resume(tp)
 
-    async def _claim(self, new: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        """Shuts out who had the partitions and claims them; where each goes on. None where they are not ours any more."""
+    async def _claim(self, new: Sequence[TopicPartition], member: Membership) -> dict[TopicPartition, int]:
+        """Shuts out who had the partitions and claims them as the member that they were assigned to; where each goes on.
+
+        Nothing where the group has another generation by now.
+        """
         client, group = self.cluster.client, self.cluster.group_id
         for owner in self._owners(await self._released(new)) - {self.writer.id}:
             await self.writer.shut_out(owner)
@@ -485,15 +508,18 @@ class KafkaProcessor:
         found = await committed(client, group, new, stable=True)
         await self.cluster.with_changelogs({tp.topic for tp in new})
         offsets = await self.cluster.begins(self.consumer, {tp: c.offset for tp, c in found.items()})
-        claims = {tp: Claim(owner=self.writer.id, marker=bool(c.claim and c.claim.marker)) for tp, c in found.items()}
-        try:
-            await self.consumer.commit({tp: OffsetAndMetadata(offsets[tp], claims[tp].text()) for tp in new})
-        except KafkaError as error:  # another generation has begun, and its assignment will come
-            log.info("claim refused", extra={"reason": f"{type(error).__name__}: {error}"})
+        claims = {tp: self._own(c) for tp, c in found.items()}
+        refused = await claim(client, member, {tp: OffsetAndMetadata(offsets[tp], claims[tp].text()) for tp in new})
+        if refused:  # another generation has begun, and its assignment will come
+            log.info("claim refused", extra={"reason": refused})
             return {}
         for tp in new:
-            self.held[tp] = Part(tp, True, False, offsets[tp], claims[tp].marker, began=self.clock())
+            self.held[tp] = Part(tp, True, False, offsets[tp], claims[tp].marker, claims[tp].new, began=self.clock())
         return offsets
+
+    def _own(self, c: Committed) -> Claim:
+        before = c.claim or Claim(new=c.offset is None)
+        return Claim(owner=self.writer.id, marker=before.marker, new=before.new)
 
     async def _released(self, new: Sequence[TopicPartition]) -> dict[TopicPartition, Committed]:
         """The committed offsets, once owners that are alive in this generation have let go, or had time enough."""
@@ -547,8 +573,7 @@ class KafkaProcessor:
                 log.warning("no transactions", extra={"reason": f"{type(error).__name__}: {error}"})
                 await self.writer.abandon()
                 await asyncio.sleep(RETRY_S)
-        if self._assigned is None:
-            self._assigned = set(self.consumer.assignment())
+        self._taken_up = False
 
     async def _hand_over(self) -> None:
         """Writes every row, commits, and releases all claims, so that a successor has nothing to replay."""
@@ -562,7 +587,7 @@ class KafkaProcessor:
 
     async def _at_the_end(self) -> bool:
         """All input that there was is committed, where the run is to stop there."""
-        if not self.source.stop_at_end or self._assigned is not None or self._restoring is not None or not self.held:
+        if not self.source.stop_at_end or not self._taken_up or self._restoring is not None or not self.held:
             return False
         for tp, part in self.held.items():
             if not part.running or tp not in self.consumer.assignment() or await self.consumer.position(tp) < part.end:

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from itertools import islice
 
 import pytest
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from .chaos import Scene
 from .feeder import Fed, fed, keys
-from .topics import alter_topic, committed, delete_records, read_topic, write
+from .topics import alter_topic, committed, delete_records, members, read_topic, write
 from .verifier import verify
 from .worker import Fate, Worker
 
@@ -107,6 +107,32 @@ def test_input_gone_that_nobody_needs(scene: Callable[..., Scene]) -> None:
         await stage.committed(worker, offset + MORE)
         assert await asyncio.to_thread(worker.end) == 0, worker.tail()
         verify(want, await stage.outputs())
+
+    asyncio.run(body())
+
+
+def test_a_group_without_offset(scene: Callable[..., Scene]) -> None:
+    """The group has no offsets (another name, or they expired) while the changelog holds state: refused each time with the offset that
+    fits, and with that it goes on."""
+
+    async def body() -> None:
+        stage = await ran(scene)
+        ((place, (offset, _)),) = (await committed(stage.bootstrap, stage.name, stage.input)).items()
+        other = f"{stage.name}-other"
+        stage.file.write_text(stage.file.read_text().replace(f'group_id = "{stage.name}"', f'group_id = "{other}"'))
+        await stage.feed(more())
+        for _ in range(2):
+            await refused(stage.start(), f"{stage.changelog}[^\n]*{offset}")
+        while await members(stage.bootstrap, other):  # a static one stays for a session timeout
+            await asyncio.sleep(0.1)
+        consumer = AIOKafkaConsumer(bootstrap_servers=stage.bootstrap, group_id=other, enable_auto_commit=False)
+        await consumer.start()
+        consumer.assign([place])
+        await consumer.commit({place: offset})
+        await consumer.stop()
+        stage.running.clear()
+        stage.start()
+        await stage.finish()
 
     asyncio.run(body())
 

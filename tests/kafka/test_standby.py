@@ -18,7 +18,8 @@ async def said(worker: Worker, pattern: str, seconds: float = 20) -> str:
     """The first line of the worker's log that matches."""
     deadline = time.monotonic() + seconds
     while not (found := re.search(rf".*{pattern}.*", worker.tail())):
-        assert worker.status is None and time.monotonic() < deadline, f"no {pattern!r} in: {worker.tail()}"
+        assert worker.status is None, worker.tail()
+        assert time.monotonic() < deadline, f"no {pattern!r} in: {worker.tail()}"
         await asyncio.sleep(0.1)
     return found.group()
 

@@ -1,27 +1,30 @@
 """`undertow run`: a pipeline file, run until its source is exhausted or a signal ends it."""
 
+import asyncio
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import click
-import msgspec
 
 from .cli import exit_code
 from .connectors.config import LogConfig, PlacedPipeline, read_pipeline
+from .connectors.kafka.config import KafkaSourceConfig
 from .connectors.logs import logging_to_stderr, secrets_of
-from .connectors.opening import Parts, check_parts, open_parts
-from .connectors.running import run
-from .connectors.secret import hidden
+from .connectors.running import Told, run
 from .connectors.summary import Summary, figures
+from .connectors.supervising import Supervisor
+from .connectors.worker import Reports, check_workers, end_with, of_worker
 from .engine.errors import UndertowError
+from .plan import checked_plan, print_facts, resumes
+from .progress import PLAIN_S, Progress
 
 log = logging.getLogger("undertow.run")
-
-LIVE_S, PLAIN_S = 0.25, 5.0  # between two looks at the figures: on a terminal, elsewhere
+Runs = Callable[[Told], tuple[int, Summary]]  # the exit code, and what was done
 
 
 @click.command("run")
@@ -29,10 +32,18 @@ LIVE_S, PLAIN_S = 0.25, 5.0  # between two looks at the figures: on a terminal, 
 @click.option(
     "--check",
     is_flag=True,
-    help="Validate the file, load the model, look at every input file's beginning, print the plan, run nothing.",
+    help="Validate the file, load the model, look at every input file's beginning, or at Kafka's topics and offsets; print the plan, run nothing.",
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    default=1,
+    metavar="N",
+    help="Run N processes that share the partitions of Kafka; one that fails is started again.",
+)
+@click.option("--worker", "member", type=(int, int), hidden=True)  # its number, and the process id of who starts it
 @click.option("--json", "as_json", is_flag=True, help="Print the plan or the summary as JSON on stdout.")
-def run_command(pipeline: Path, check: bool, as_json: bool) -> None:
+def run_command(pipeline: Path, check: bool, workers: int, member: tuple[int, int] | None, as_json: bool) -> None:
     """Run PIPELINE, a TOML file: from its source through the model to its sink.
 
     A run that was ended by SIGTERM, SIGINT, a crash or kill -9 goes on where it was when it is started again. Progress and
@@ -41,37 +52,84 @@ def run_command(pipeline: Path, check: bool, as_json: bool) -> None:
     placed = read_pipeline(pipeline)
     if as_json and not check and placed.pipeline.sink.__struct_config__.tag == "stdout":
         raise click.UsageError("--json writes the summary to stdout, and so does [sink] type = 'stdout'; leave one out")
+    check_workers(placed, workers)
     if check:
-        parts = open_parts(placed, None, None)
-        check_parts(parts)
-        _print(_plan(placed, parts), as_json, err=False)
+        print_facts(checked_plan(placed), as_json, err=False)
         return
+    if member is not None:
+        end_with(member[1])
+        placed = of_worker(placed, member[0])
     logs = placed.pipeline.log
-    secrets = secrets_of(placed.pipeline)
-    with logging_to_stderr(logs or LogConfig(level="warning"), placed.pipeline.name, secrets):
+    with logging_to_stderr(
+        logs or LogConfig(level="warning"), placed.pipeline.name, secrets_of(placed.pipeline), placed.worker
+    ):
+        if member is not None:
+            sys.exit(_run_worker(placed))
+        runs = partial(_run_several, placed, pipeline, workers) if workers > 1 else partial(_run_here, placed)
         if logs is not None and logs.format == "json":
-            _run_logged(placed, as_json)
+            sys.exit(_run_logged(runs, as_json))
         else:
-            _run_told(placed, as_json)
+            sys.exit(_run_told(placed, runs, as_json))
 
 
-def _run_told(placed: PlacedPipeline, as_json: bool) -> None:
+# ---------------------------------------------------------------------------------------------- in one process, or several
+
+
+def _run_here(placed: PlacedPipeline, told: Told) -> tuple[int, Summary]:
+    return 0, run(placed, told=told)
+
+
+def _run_several(placed: PlacedPipeline, file: Path, workers: int, told: Told) -> tuple[int, Summary]:
+    """Each worker is this command with `--worker`; it reads the file itself."""
+
+    def command(number: int) -> list[str]:
+        program = [sys.executable, "-P", "-m", "undertow", "run", str(file.absolute())]
+        return [*program, "--worker", str(number), str(os.getpid())]
+
+    code, summary = asyncio.run(Supervisor(command, workers, placed.pipeline.delivery.stop_timeout_s, told).run())
+    log.info("ended", extra=figures(summary))
+    return code, summary
+
+
+def _run_worker(placed: PlacedPipeline) -> int:
+    """Says what it does to its supervisor alone."""
+    reports = Reports()
+
+    def runs() -> int:
+        reports.write(run(placed, told=reports))
+        return 0
+
+    return _logging_errors(runs)
+
+
+# ---------------------------------------------------------------------------------------------- for people, and for collectors
+
+
+def _run_told(placed: PlacedPipeline, runs: Runs, as_json: bool) -> int:
     """Progress and summary are for people to read."""
-    resumes = _resumes(placed)
-    if resumes:
-        click.echo(f"goes on from {placed.store_path}", err=True)
+    begins, nothing_new = _place(placed)
+    if begins:
+        click.echo(begins, err=True)
     with Progress(sys.stderr.isatty()) as told:
-        summary = run(placed, told=told)
-    if resumes and not summary.records and summary.stopped_by is None:
-        click.echo(
-            "nothing was new: earlier runs committed all of the input; to do it again, move the store and the output away",
-            err=True,
-        )
-    _print(figures(summary), as_json, err=not as_json)
+        code, summary = runs(told)
+    if begins and code == 0 and not summary.records and summary.stopped_by is None:
+        click.echo(f"nothing was new: {nothing_new}", err=True)
+    print_facts(figures(summary), as_json, err=not as_json)
+    return code
 
 
-def _run_logged(placed: PlacedPipeline, as_json: bool) -> None:
-    """Progress and errors are lines of the log, and nothing else is on stderr; `run` itself logs the summary."""
+def _place(placed: PlacedPipeline) -> tuple[str, str]:
+    """Where a run goes on, if it does; and why a run would find nothing there."""
+    source = placed.pipeline.source
+    if isinstance(source, KafkaSourceConfig):
+        group = f"group '{source.group_id or placed.pipeline.name}'"
+        return f"joins {group} at {source.bootstrap_servers}", f"{group} has committed all that its topics hold"
+    again = "earlier runs committed all of the input; to do it again, move the store and the output away"
+    return f"goes on from {placed.store_path}" if resumes(placed) else "", again
+
+
+def _run_logged(runs: Runs, as_json: bool) -> int:
+    """Progress and errors are lines of the log, and nothing else is on stderr; who runs it logs the summary."""
     due = time.monotonic() + PLAIN_S
 
     def told(summary: Callable[[], Summary]) -> None:
@@ -80,101 +138,21 @@ def _run_logged(placed: PlacedPipeline, as_json: bool) -> None:
             log.info("progress", extra=figures(summary()))
             due = time.monotonic() + PLAIN_S
 
+    def logged() -> int:
+        code, summary = runs(told)
+        if as_json:
+            print_facts(figures(summary), as_json, err=False)
+        return code
+
+    return _logging_errors(logged)
+
+
+def _logging_errors(runs: Callable[[], int]) -> int:
     try:
-        summary = run(placed, told=told)
+        return runs()
     except UndertowError as error:
         log.error(str(error), extra={"error": type(error).__name__})
-        sys.exit(exit_code(error))
+        return exit_code(error)
     except Exception:
         log.exception("unexpected error")
-        sys.exit(1)
-    if as_json:
-        _print(figures(summary), as_json, err=False)
-
-
-def _resumes(placed: PlacedPipeline) -> bool:
-    return (placed.store_path / "data.mdb").exists()
-
-
-def _plan(placed: PlacedPipeline, parts: Parts) -> dict[str, Any]:
-    pipeline, engine = placed.pipeline, parts.batch.engine
-    return {
-        "pipeline": pipeline.name,
-        "model": str(placed.path(pipeline.model.path)),
-        "fingerprint": engine.fingerprint.hex(),
-        "backend": engine.backend,
-        "max_streams": pipeline.model.max_streams,
-        "bytes_per_stream": engine.spec.state_bytes,
-        "source": msgspec.to_builtins(pipeline.source, enc_hook=hidden),
-        "policy": msgspec.to_builtins(pipeline.policy),
-        "decode": msgspec.to_builtins(pipeline.decode),
-        "sink": msgspec.to_builtins(pipeline.sink, enc_hook=hidden),
-        "delivery": msgspec.to_builtins(pipeline.delivery),
-        "store": str(placed.store_path),
-        "resumes": _resumes(placed),
-        "dead_letters": str(placed.path(pipeline.dead_letters.path)) if pipeline.dead_letters else None,
-        "metrics": msgspec.to_builtins(pipeline.metrics),
-        "log": msgspec.to_builtins(pipeline.log),
-    }
-
-
-def _print(facts: dict[str, Any], as_json: bool, err: bool) -> None:
-    if as_json:
-        click.echo(msgspec.json.encode(facts).decode())
-        return
-    for name, value in facts.items():
-        if value is not None:
-            click.echo(f"{name:<18} {_told(value)}", err=err)
-
-
-def _told(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{k} = {_inner(v)}" for k, v in value.items() if v is not None)
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:,}" if isinstance(value, int | float) else str(value)
-
-
-def _inner(value: Any) -> str:
-    return f"{{ {_told(value)} }}" if isinstance(value, dict) else str(value)
-
-
-class Progress:
-    """What `run` tells as it goes on: a live line on a terminal, a line every few seconds elsewhere; both on stderr."""
-
-    def __init__(self, terminal: bool):
-        self._due = time.monotonic() + (0 if terminal else PLAIN_S)
-        self._live: Any = None
-        if terminal:
-            from rich.console import Console
-            from rich.live import Live
-
-            self._live = Live(console=Console(stderr=True), transient=True, auto_refresh=False)
-
-    def __enter__(self) -> Callable[[Callable[[], Summary]], None]:
-        if self._live is not None:
-            self._live.start()
-        return self._told
-
-    def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            self._live.stop()
-
-    def _told(self, summary: Callable[[], Summary]) -> None:
-        if time.monotonic() < self._due:
-            return
-        line = _line(summary())
-        if self._live is not None:
-            self._live.update(line, refresh=True)
-        else:
-            click.echo(line, err=True)
-        self._due = time.monotonic() + (LIVE_S if self._live is not None else PLAIN_S)
-
-
-def _line(s: Summary) -> str:
-    bad = f", {s.dead_letters:,} dead letters" if s.dead_letters else ""
-    replayed = f", {s.replayed:,} replayed" if s.replayed else ""
-    return (
-        f"{s.records:,} records, {s.frames:,} frames{bad}{replayed}, {s.streams_live:,} streams live, "
-        f"{s.steps_per_s:,.0f} steps/s, last commit {s.last_commit_s:.1f} s ago"
-    )
+        return 1

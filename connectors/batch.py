@@ -106,7 +106,13 @@ class Batch:
         self._stored_refusals = set(ledger.refused)
 
     def summary(
-        self, seconds: float, commits: int, checkpoints: int, last_commit_s: float, stopped_by: str | None
+        self,
+        seconds: float,
+        commits: int,
+        checkpoints: int,
+        last_commit_s: float,
+        stopped_by: str | None,
+        lag: int | None = None,
     ) -> Summary:
         counts, ledger = self.counts, self.ledger
         p50, p99 = np.percentile(self.stepper.seconds or [0.0], (50, 99)) * 1e6
@@ -129,6 +135,7 @@ class Batch:
             backend=self.engine.backend,
             last_commit_s=last_commit_s,
             stopped_by=stopped_by,
+            lag=lag,
         )
 
     # ---------------------------------------------------------------------------------------------- inside

@@ -153,11 +153,12 @@ class Pipeline(Table, frozen=True, kw_only=True):
 
 
 class PlacedPipeline(msgspec.Struct, frozen=True):
-    """A pipeline together with the folder that its relative paths begin in."""
+    """A pipeline together with the folder that its relative paths begin in. worker: its number, of one of several."""
 
     pipeline: Pipeline
     folder: Path
     file: str = "pipeline"
+    worker: int | None = None
 
     def path(self, given: str) -> Path:
         return self.folder / Path(given).expanduser()

@@ -26,14 +26,17 @@ _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "task
 
 
 @contextmanager
-def logging_to_stderr(config: LogConfig, pipeline: str, secrets: Iterable[str] = ()) -> Iterator[None]:
+def logging_to_stderr(
+    config: LogConfig, pipeline: str, secrets: Iterable[str] = (), worker: int | None = None
+) -> Iterator[None]:
     """While the block runs, what is logged goes to stderr, and to no other handler.
 
-    secrets: texts that are replaced by `***` wherever they would appear, be it in another library's line.
+    secrets: texts that are replaced by `***` wherever they would appear, be it in another library's line. worker: which one
+    of several this is; every line says it.
     """
     handler = logging.StreamHandler(_Stderr())
     kind = JsonLines if config.format == "json" else TextLines
-    handler.setFormatter(kind(pipeline, secrets))
+    handler.setFormatter(kind(pipeline, secrets, worker))
     level = getattr(logging, config.level.upper())
     loggers = [(logging.getLogger(name), least) for name, least in LOGGERS.items()]
     before = [(logger, logger.level, logger.propagate, logger.handlers[:]) for logger, _ in loggers]
@@ -75,9 +78,9 @@ class _Stderr:
 class Lines(logging.Formatter):
     """What the two formats share: time, fields, and what must not be shown."""
 
-    def __init__(self, pipeline: str, secrets: Iterable[str] = ()):
+    def __init__(self, pipeline: str, secrets: Iterable[str] = (), worker: int | None = None):
         super().__init__()
-        self.pipeline = pipeline
+        self.pipeline, self.worker = pipeline, worker
         self.secrets = sorted({s for s in secrets if s}, key=len, reverse=True)
 
     def shown(self, text: str) -> str:
@@ -105,7 +108,7 @@ class Lines(logging.Formatter):
 
 
 class JsonLines(Lines):
-    """One object a line: time (ISO 8601, UTC), level, logger, pipeline, message, the event's fields, exception."""
+    """One object a line: time (ISO 8601, UTC), level, logger, pipeline, worker of several, message, the event's fields, exception."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -113,6 +116,7 @@ class JsonLines(Lines):
             "level": record.levelname.lower(),
             "logger": record.name,
             "pipeline": self.pipeline,
+            **({} if self.worker is None else {"worker": self.worker}),
             "message": self.shown(record.getMessage()),
         }
         fields = {f"{name}_" if name in line else name: value for name, value in self.fields(record).items()}
@@ -121,12 +125,16 @@ class JsonLines(Lines):
 
 
 class TextLines(Lines):
-    """`2026-01-01T00:00:00.000Z INFO undertow.kafka: restored  partition=frames/3 rows=1200`, then the traceback."""
+    """`2026-01-01T00:00:00.000Z INFO undertow.kafka: restored  partition=frames/3 rows=1200`, then the traceback.
+
+    One of several workers says `undertow.kafka: worker 1: restored`.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         fields = " ".join(f"{name}={_quoted(value)}" for name, value in self.fields(record).items())
         message = self.shown(record.getMessage())
-        line = f"{_time(record)} {record.levelname} {record.name}: {message}{'  ' if fields else ''}{fields}"
+        who = "" if self.worker is None else f"worker {self.worker}: "
+        line = f"{_time(record)} {record.levelname} {record.name}: {who}{message}{'  ' if fields else ''}{fields}"
         error = self.error(record)
         return f"{line}\n{error}" if error else line
 

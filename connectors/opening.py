@@ -150,7 +150,12 @@ def check_parts(parts: Parts) -> None:
     """Looks at what a run would meet: the beginning of every input file, the sink's folder or topic. Raises ConnectorError."""
     if isinstance(parts.source, FilesSource):
         parts.source.check()
-    check = getattr(parts.sink, "check", None)  # that of files and of Kafka, whose module is loaded where it is used
+    check_sink(parts.sink)
+
+
+def check_sink(sink: Sink) -> None:
+    """Looks at the sink's folder or topic. Raises ConnectorError."""
+    check = getattr(sink, "check", None)  # that of files and of Kafka, whose module is loaded where it is used
     if check is not None:
         check()
 

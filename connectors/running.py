@@ -52,7 +52,7 @@ def run(
     limits = watched or MetricsConfig()
     metrics, health = Metrics(name), Health(limits.loop_timeout_s, limits.commit_timeout_s)
     logs = placed.pipeline.log
-    logging_ = logging_to_stderr(logs, name, secrets_of(placed.pipeline)) if logs else nullcontext()
+    logging_ = logging_to_stderr(logs, name, secrets_of(placed.pipeline), placed.worker) if logs else nullcontext()
     with logging_, serving(watched, metrics, health):
         if isinstance(placed.pipeline.source, KafkaSourceConfig):
             summary = _run_kafka(placed, sink, told, phases, metrics, health)
@@ -89,7 +89,7 @@ def _run_kafka(
 
     parts = open_kafka_parts(placed, sink)
     processor = KafkaProcessor(parts, metrics, health, told, phases)
-    log.info("starts", extra={"backend": parts.batch.engine.backend, "worker": parts.cluster.worker})
+    log.info("starts", extra={"backend": parts.batch.engine.backend, "member": parts.cluster.worker})
     return asyncio.run(_watched(processor, health))
 
 

@@ -8,11 +8,10 @@ import asyncio
 import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 
@@ -23,17 +22,21 @@ FIRST_S, LONGEST_S = 1.0, 30.0  # from a failure to the next start; twice as lon
 LASTED_S = 60.0
 CLOSE_S = 20.0  # beside the time that a worker has to store what it has: for connections that do not close
 TELL_S = 0.25
-ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 @dataclass(slots=True)
 class Worker:
-    """before: the last figures of each process that has ended. now: of the one that runs, or ran last."""
+    """before: the figures of its processes but for the last one, together. now: the last figures of that one."""
 
     number: int
     process: asyncio.subprocess.Process | None = None
-    before: list[Summary] = field(default_factory=list)
+    before: Summary | None = None
     now: Summary | None = None
+
+    @property
+    def lives(self) -> list[Summary]:
+        return [life for life in (self.before, self.now) if life is not None]
 
 
 class Supervisor:
@@ -73,7 +76,7 @@ class Supervisor:
         return max(codes), self.summary()
 
     def summary(self) -> Summary:
-        lives = [life for worker in self.workers for life in (*worker.before, worker.now) if life is not None]
+        lives = [life for worker in self.workers for life in worker.lives]
         running = [w.now for w in self.workers if w.process is not None and w.now is not None]
         return total(lives, running, self.clock() - self._began, self.stopped_by)
 
@@ -103,9 +106,7 @@ class Supervisor:
 
     async def _live(self, worker: Worker) -> int:
         """One process from its start to its end: its exit code, or minus the signal that ended it."""
-        if worker.now is not None:
-            worker.before.append(worker.now)
-            worker.now = None
+        worker.before, worker.now = total(worker.lives, [], 0.0) if worker.lives else None, None
         process = worker.process = await asyncio.create_subprocess_exec(
             *self.command(worker.number),
             stdin=asyncio.subprocess.DEVNULL,
@@ -118,10 +119,7 @@ class Supervisor:
             process.send_signal(signal.SIGTERM)
         assert process.stdout is not None
         async for line in process.stdout:
-            try:
-                worker.now = msgspec.json.decode(line, type=Summary)
-            except msgspec.MsgspecError:  # a library's own words
-                sys.stderr.write(line.decode(errors="replace"))
+            worker.now = msgspec.json.decode(line, type=Summary)
         code = await process.wait()
         worker.process = None
         return code

@@ -3,7 +3,6 @@
 import ctypes
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -43,7 +42,8 @@ def of_worker(placed: PlacedPipeline, number: int) -> PlacedPipeline:
         source = msgspec.structs.replace(source, group_instance_id=f"{source.group_instance_id}-{number}")
     if metrics is not None:
         metrics = msgspec.structs.replace(metrics, address=_address(placed, metrics, number))
-    return msgspec.structs.replace(placed, pipeline=msgspec.structs.replace(pipeline, source=source, metrics=metrics))
+    of_its_own = msgspec.structs.replace(pipeline, source=source, metrics=metrics)
+    return msgspec.structs.replace(placed, pipeline=of_its_own, worker=number)
 
 
 def _address(placed: PlacedPipeline, metrics: MetricsConfig, number: int) -> str:
@@ -64,10 +64,14 @@ def end_with(parent: int) -> None:
 
 
 class Reports:
-    """What a worker may be given as `told`: its figures to stdout, for its supervisor. Never waits: what nobody reads is left out."""
+    """What a worker may be given as `told`: its figures, a JSON object a line, to what was stdout, which its supervisor reads.
+
+    From then on stdout is stderr, so that no library's words come between. Never waits: what nobody reads is left out.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
-        self._clock, self._due, self._out = clock, 0.0, sys.stdout.fileno()
+        self._clock, self._due, self._out = clock, 0.0, os.dup(1)
+        os.dup2(2, 1)
         os.set_blocking(self._out, False)
 
     def __call__(self, summary: Callable[[], Summary]) -> None:

@@ -1,11 +1,13 @@
 """The cluster as one pipeline uses it: clients with its settings, its topics, and what is known of them."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient
 from aiokafka.producer.message_accumulator import BatchBuilder
 
@@ -18,7 +20,15 @@ from .config import KafkaSinkConfig, KafkaSourceConfig
 from .failures import told
 from .security import kafka_settings
 from .state import Changes
-from .topics import changelog_topic, check_input, ensure_changelog, largest_message, matching_topics, partition_counts
+from .topics import (
+    changelog_topic,
+    check_input,
+    ensure_changelog,
+    find_changelog,
+    largest_message,
+    matching_topics,
+    partition_counts,
+)
 
 ROW_OVERHEAD_BYTES = 4096  # of a changelog row beside its state: key, times of waiting frames, seal
 TRANSACTION_S = 60.0
@@ -64,24 +74,44 @@ class Cluster:
     # ---------------------------------------------------------------------------------------------- topics
 
     async def open(self) -> None:
-        """Connects and looks whether input and output topics are there and fit. Raises ConnectorError."""
+        """Connects, looks whether input and output topics are there and fit, and makes changelogs. Raises ConnectorError."""
+        async with self.admin() as admin:
+            await self.check_written(admin)
+            topics = await self.inputs(admin)
+            if self.source.topics:
+                await self._changelogs(admin, topics)
+        await self.connect()
+
+    @asynccontextmanager
+    async def admin(self) -> AsyncIterator[AIOKafkaAdminClient]:
+        """Raises ConnectorError."""
         admin = clients.admin(self.settings)
         await clients.start(admin, self.settings)
         try:
-            written = self.written()
-            await self._know(admin, written)
-            for topic in written:
-                self._message_bytes[topic] = await largest_message(admin, self.where, topic)
-            if self.source.topics:
-                await self._changelogs(admin, self.source.topics)
-            else:
-                pattern = self.source.topic_pattern or ""
-                await matching_topics(admin, self.where, pattern, self.pipeline.name, written)
+            yield admin
         finally:
             await clients.stop(admin)
+
+    async def connect(self) -> None:
+        """Makes `client`. Raises ConnectorError."""
         self._client = AIOKafkaClient(**self.settings)
         with told(self.where):
             await self._client.bootstrap()
+
+    async def check_written(self, admin: AIOKafkaAdminClient) -> None:
+        """Looks whether the topics that are written to are there. Raises ConnectorError."""
+        written = self.written()
+        await self._know(admin, written)
+        for topic in written:
+            self._message_bytes[topic] = await largest_message(admin, self.where, topic)
+
+    async def inputs(self, admin: AIOKafkaAdminClient) -> list[str]:
+        """The input topics that there are now. Raises ConnectorError where one that is named is not there, or none matches."""
+        if self.source.topics:
+            await self._know(admin, self.source.topics)
+            return list(self.source.topics)
+        pattern = self.source.topic_pattern or ""
+        return await matching_topics(admin, self.where, pattern, self.pipeline.name, self.written())
 
     async def close(self) -> None:
         if self._client is not None:
@@ -110,26 +140,29 @@ class Cluster:
         """Makes or checks the changelogs of input topics that are new to this process. Raises ConnectorError."""
         new = [topic for topic in topics if self.changelog(topic) not in self._partitions]
         if new:
-            admin = clients.admin(self.settings)
-            await clients.start(admin, self.settings)
-            try:
+            async with self.admin() as admin:
                 await self._changelogs(admin, new)
-            finally:
-                await clients.stop(admin)
 
-    async def _changelogs(self, admin: Any, topics: Iterable[str]) -> None:
-        names, store = list(topics), self.pipeline.store
-        await self._know(admin, names)
-        await check_input(admin, self.where, names, self.pipeline.delivery.checkpoint_interval_s)
-        for topic in names:
-            name = self.changelog(topic)
-            await ensure_changelog(
-                admin, self.where, name, self._partitions[topic], store.replication_factor, self._row_bytes
-            )
-            self._partitions[name] = self._partitions[topic]
+    async def has_changelog(self, admin: AIOKafkaAdminClient, topic: str) -> bool:
+        """Checks an input topic, and its changelog where there is one; whether there is. Raises ConnectorError."""
+        await self.check_input(admin, [topic])
+        return await find_changelog(admin, self.where, self.changelog(topic), self._partitions[topic], self._row_bytes)
+
+    async def check_input(self, admin: AIOKafkaAdminClient, topics: Collection[str]) -> None:
+        """Raises ConnectorError where topics are not there, or might be gone when they have to be read again."""
+        await self._know(admin, topics)
+        await check_input(admin, self.where, list(topics), self.pipeline.delivery.checkpoint_interval_s)
+
+    async def _changelogs(self, admin: AIOKafkaAdminClient, topics: Collection[str]) -> None:
+        await self.check_input(admin, topics)
+        replicas = self.pipeline.store.replication_factor
+        for topic in topics:
+            name, partitions = self.changelog(topic), self._partitions[topic]
+            await ensure_changelog(admin, self.where, name, partitions, replicas, self._row_bytes)
+            self._partitions[name] = partitions
             self._message_bytes[name] = await largest_message(admin, self.where, name)
 
-    async def _know(self, admin: Any, topics: Iterable[str]) -> None:
+    async def _know(self, admin: AIOKafkaAdminClient, topics: Iterable[str]) -> None:
         self._partitions |= await partition_counts(admin, self.where, list(topics))
 
     # ---------------------------------------------------------------------------------------------- the group

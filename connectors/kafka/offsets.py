@@ -25,13 +25,14 @@ from typing import Any
 import msgspec
 from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
-from aiokafka.errors import KafkaError, for_code
+from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, for_code
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.commit import OffsetCommitRequest
 from aiokafka.protocol.types import Boolean, CompactArray, CompactString, Int16, Int32, Int64, Schema, TaggedFields
 from aiokafka.structs import OffsetAndMetadata
 
 from ...engine.errors import ConnectorError
+from .failures import connector_error
 
 RETRY_S, GIVE_UP_S = 0.02, 30.0
 # error codes: offsets pending; loading, not available, not coordinator; illegal generation, unknown member, rebalance in progress, fenced instance
@@ -185,6 +186,8 @@ async def _asked(
             await client.force_metadata_update()
         else:
             found = codes(answer) - {0}
+            if GroupAuthorizationFailedError.errno in found:
+                raise connector_error(GroupAuthorizationFailedError(group_id), f"group '{group_id}'")
             if not found & {_UNSTABLE, *_NOT_COORDINATOR}:
                 return answer, found
             told = _names(found)

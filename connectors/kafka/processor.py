@@ -639,9 +639,10 @@ class KafkaProcessor:
         }
 
     def summary(self) -> Summary:
-        now = self.clock()
+        now, lags = self.clock(), self._lags() if self._consumer is not None else {}
+        lag = sum(lags.values()) if lags else None
         return self.batch.summary(
-            now - self._began, self.commits, self.checkpoints, now - self._commit_at, self.stopped_by
+            now - self._began, self.commits, self.checkpoints, now - self._commit_at, self.stopped_by, lag
         )
 
 

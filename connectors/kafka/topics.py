@@ -131,6 +131,15 @@ async def check_input(
             )
 
 
+async def find_changelog(admin: AIOKafkaAdminClient, where: str, name: str, partitions: int, row_bytes: int) -> bool:
+    """Whether the changelog is there. partitions: the input's. Raises ConnectorError where it is and does not fit."""
+    with told(f"{where}: changelog '{name}'"):
+        there = name in await admin.list_topics()
+    if there:
+        await _check_changelog(admin, where, name, partitions, row_bytes + HEAD_BYTES)
+    return there
+
+
 async def ensure_changelog(
     admin: AIOKafkaAdminClient, where: str, name: str, partitions: int, replicas: int | None, row_bytes: int
 ) -> bool:
@@ -139,23 +148,20 @@ async def ensure_changelog(
     partitions: the input's. replicas: the broker's default if None. row_bytes: the most that a row may have.
     Raises ConnectorError where the one that is there does not fit, or there can be none.
     """
-    needed_bytes = row_bytes + HEAD_BYTES
-    message_bytes = max(TOPIC_BYTES, needed_bytes)
+    if await find_changelog(admin, where, name, partitions, row_bytes):
+        return False
+    at, message_bytes = f"{where}: changelog '{name}'", max(TOPIC_BYTES, row_bytes + HEAD_BYTES)
     settings = {
         "cleanup.policy": "compact",
         "segment.bytes": str(max(SEGMENT_BYTES, 2 * message_bytes)),
         "min.cleanable.dirty.ratio": DIRTY_RATIO,
         "max.message.bytes": str(message_bytes),
     }
-    at = f"{where}: changelog '{name}'"
-    with told(at):
-        there = name in await admin.list_topics()
     # aiokafka takes -1, the broker's default, only together with assignments, of which there may be none.
     topic = NewTopic(name, partitions, replicas or -1, None if replicas else {}, settings)
-    made = not there and await _create(admin, at, topic)
-    if not there:
-        await _appears(admin, at, name)
-    await _check_changelog(admin, where, name, partitions, needed_bytes)
+    made = await _create(admin, at, topic)
+    await _appears(admin, at, name)
+    await _check_changelog(admin, where, name, partitions, row_bytes + HEAD_BYTES)
     return made
 
 

@@ -1,0 +1,129 @@
+"""What a run on Kafka would meet: topics, changelogs, the group, its offsets and who has the partitions. Changes nothing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import for_code
+
+from ...engine.errors import CheckpointError, ConnectorError
+from . import clients
+from .cluster import Cluster
+from .failures import connector_error, told
+from .intake import partition_name
+from .offsets import Committed, committed
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """state: as Kafka names it, "Dead" where there is none. members: processes that take part."""
+
+    id: str
+    state: str
+    members: int
+
+
+@dataclass(frozen=True, slots=True)
+class Changelog:
+    """there: it exists; else a run makes it. records: what a restore of all partitions reads."""
+
+    topic: str
+    partitions: int
+    there: bool
+    records: int
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """first, end: of what the partition holds. committed: the group's offset. begin: where a run goes on; where the group
+    has none, starts. claimed_by: the transactional id that may write for it now.
+    """
+
+    partition: str
+    first: int
+    end: int
+    committed: int | None
+    begin: int
+    lag: int
+    claimed_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    group: Group
+    changelogs: list[Changelog]
+    partitions: list[Place]
+
+    @property
+    def lag(self) -> int:
+        return sum(place.lag for place in self.partitions)
+
+
+async def look(cluster: Cluster) -> Seen:
+    """Raises ConnectorError, CheckpointError: what would end a run."""
+    reader = cluster.reader()
+    try:
+        async with cluster.admin() as admin:
+            await cluster.check_written(admin)
+            there = {topic: await cluster.has_changelog(admin, topic) for topic in await cluster.inputs(admin)}
+            await cluster.connect()
+            await clients.start(reader, cluster.settings)
+            partitions = [TopicPartition(topic, p) for topic in there for p in range(cluster.partitions(topic))]
+            found = await committed(cluster.client, cluster.group_id, partitions, stable=False)
+            with told(f"{cluster.where}: offsets"):
+                places = await _places(cluster, reader, found)
+                changelogs = [await _changelog(cluster, reader, topic, exists) for topic, exists in there.items()]
+            group = await _group(cluster, admin)
+    finally:
+        await clients.stop(reader)
+        await cluster.close()
+    _check_markers(cluster, found, there)
+    return Seen(group, changelogs, places)
+
+
+async def _group(cluster: Cluster, admin: AIOKafkaAdminClient) -> Group:
+    with told(f"{cluster.where}: group '{cluster.group_id}'"):
+        answer: Any = (await admin.describe_consumer_groups([cluster.group_id]))[0]
+    ((code, _, state, _, _, members, *_),) = answer.groups
+    if code:
+        raise connector_error(for_code(code)(), f"{cluster.where}: group '{cluster.group_id}'")
+    return Group(cluster.group_id, state, len(members))
+
+
+async def _changelog(cluster: Cluster, reader: AIOKafkaConsumer, topic: str, there: bool) -> Changelog:
+    name, count, records = cluster.changelog(topic), cluster.partitions(topic), 0
+    if there:
+        partitions = [TopicPartition(name, p) for p in range(count)]
+        first, ends = await reader.beginning_offsets(partitions), await reader.end_offsets(partitions)
+        records = sum(ends[tp] - first[tp] for tp in partitions)
+    return Changelog(name, count, there, records)
+
+
+async def _places(cluster: Cluster, reader: AIOKafkaConsumer, found: Mapping[TopicPartition, Committed]) -> list[Place]:
+    first, ends = await reader.beginning_offsets(list(found)), await reader.end_offsets(list(found))
+    begins = await cluster.begins(reader, {tp: there.offset for tp, there in found.items()})
+    places = []
+    for tp, begin in begins.items():
+        claim, whole = found[tp].claim, cluster.source.read == "uncommitted"  # then a run reads past `end`
+        if begin < first[tp] or (begin > ends[tp] and not whole):
+            raise ConnectorError(
+                f"{cluster.where}: [source] {partition_name(tp)}: the group's offset is {begin}, and there are records from {first[tp]} to {ends[tp]}: "
+                "retention deleted input that was not processed, or the topic was made anew. To go on without it, set the group's offset to one "
+                "that there is (kafka-consumer-groups.sh --reset-offsets)"
+            )
+        places.append(Place(
+            partition=partition_name(tp), first=first[tp], end=ends[tp], committed=found[tp].offset, begin=begin,
+            lag=max(0, ends[tp] - begin), claimed_by=claim.owner if claim else None,
+        ))  # fmt: skip
+    return places
+
+
+def _check_markers(cluster: Cluster, found: Mapping[TopicPartition, Committed], there: Mapping[str, bool]) -> None:
+    for tp, known in found.items():
+        if known.claim is not None and known.claim.marker and not there[tp.topic]:
+            raise CheckpointError(
+                f"{cluster.where}: changelog '{cluster.changelog(tp.topic)}': there is none, and the group's offset of {partition_name(tp)} says that one was "
+                "written. Bring it back, or begin all streams anew by setting the group's offset (kafka-consumer-groups.sh --reset-offsets)"
+            )

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -18,7 +18,7 @@ from .offsets import Committed, committed
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """state: as Kafka names it, "Dead" where there is none. members: processes that take part."""
+    """state: as Kafka names it; "none" where no process ever took part. members: processes that take part now."""
 
     id: str
     state: str
@@ -27,11 +27,11 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Changelog:
-    """there: it exists; else a run makes it. records: what a restore of all partitions reads."""
+    """state: a run creates it where it does not exist. records: what a restore of all partitions reads."""
 
     topic: str
     partitions: int
-    there: bool
+    state: Literal["exists", "would be created"]
     records: int
 
 
@@ -89,7 +89,7 @@ async def _group(cluster: Cluster, admin: AIOKafkaAdminClient) -> Group:
     ((code, _, state, _, _, members, *_),) = answer.groups
     if code:
         raise connector_error(for_code(code)(), f"{cluster.where}: group '{cluster.group_id}'")
-    return Group(cluster.group_id, state, len(members))
+    return Group(cluster.group_id, "none" if state == "Dead" else state, len(members))
 
 
 async def _changelog(cluster: Cluster, reader: AIOKafkaConsumer, topic: str, there: bool) -> Changelog:
@@ -98,7 +98,7 @@ async def _changelog(cluster: Cluster, reader: AIOKafkaConsumer, topic: str, the
         partitions = [TopicPartition(name, p) for p in range(count)]
         first, ends = await reader.beginning_offsets(partitions), await reader.end_offsets(partitions)
         records = sum(ends[tp] - first[tp] for tp in partitions)
-    return Changelog(name, count, there, records)
+    return Changelog(name, count, "exists" if there else "would be created", records)
 
 
 async def _places(cluster: Cluster, reader: AIOKafkaConsumer, found: Mapping[TopicPartition, Committed]) -> list[Place]:

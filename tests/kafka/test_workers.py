@@ -1,0 +1,111 @@
+"""`undertow run --workers` on a real broker: shared partitions, a worker that is killed, and the end of all."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any
+
+from .broker import die_with_parent
+from .chaos import Scene
+from .feeder import fed, keys
+from .topics import members
+
+KEYS = keys(60)
+LOGS = '[log]\nformat = "json"'
+
+
+class Supervised:
+    """The command, its log and its end."""
+
+    def __init__(self, stage: Scene, workers: int):
+        self.log = stage.folder / f"supervisor-{time.time_ns()}.log"
+        command = [sys.executable, "-m", "undertow", "run", str(stage.file), "--workers", str(workers), "--json"]
+        with self.log.open("wb") as err:
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=err, preexec_fn=die_with_parent)
+
+    def said(self, message: str) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.endswith("}")]
+        return [line for line in lines if line["message"] == message]
+
+    async def until(self, done: Callable[[], bool], what: str, seconds: float = 30) -> None:
+        deadline = time.monotonic() + seconds
+        while not done():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise TimeoutError(f"not {what}, status {self.process.returncode}: {self.log.read_text()[-4000:]}")
+            await asyncio.sleep(0.05)
+
+    def end(self) -> tuple[int, dict[str, Any]]:
+        """SIGTERM: its exit code and its summary."""
+        self.process.send_signal(signal.SIGTERM)
+        out, _ = self.process.communicate(timeout=30)
+        assert out, self.log.read_text()
+        return self.process.returncode, json.loads(out)
+
+
+@contextmanager
+def supervised(stage: Scene, workers: int = 2) -> Iterator[Supervised]:
+    """Its workers end with it, also where the test fails."""
+    one = Supervised(stage, workers)
+    try:
+        yield one
+    finally:
+        one.process.kill()
+        one.process.wait()
+        if one.process.stdout is not None:
+            one.process.stdout.close()
+
+
+async def shared(stage: Scene, *sizes: int) -> None:
+    deadline = time.monotonic() + 30
+    while sorted(await members(stage.bootstrap, stage.name)) != sorted(sizes):
+        assert time.monotonic() < deadline, f"not shared as {sizes}"
+        await asyncio.sleep(0.1)
+
+
+def test_workers(scene: Callable[..., Scene]) -> None:
+    """Two share the partitions. SIGTERM ends both with 0, and the summary is what both did. Started again, one of them is killed
+    under load: it comes back with its share, and in the end every answer is there once.
+    """
+
+    async def body() -> None:
+        stage = scene()
+        await stage.set_up(partitions=4, session_timeout_s=1.5, tables=LOGS)
+        await stage.feed(fed(KEYS, 1500))
+        with supervised(stage) as both:
+            await shared(stage, 2, 2)
+            await stage.answered()
+            code, summary = await asyncio.to_thread(both.end)
+            assert code == 0, both.log.read_text()
+        assert (summary["records"], summary["answers"], summary["stopped_by"]) == (1500, 1500, "SIGTERM")
+        ended = both.said("ended")
+        assert {line.get("worker") for line in ended} == {0, 1, None}
+        assert sum(line["records"] for line in ended if "worker" in line) == 1500
+
+        with supervised(stage) as again:
+            async with stage.feeding(fed(keys(90)[60:], 10**9), rate=300):
+                await again.until(lambda: len(restored_by(again, 0)) == 1, "restored by the first worker")
+                (pid,) = [line["pid"] for line in again.said("worker started") if line["worker"] == 0]
+                os.kill(pid, signal.SIGKILL)
+                await again.until(lambda: len(restored_by(again, 0)) == 2, "restored by its second life")
+            await stage.answered()
+            code, _ = await asyncio.to_thread(again.end)
+            assert code == 0, again.log.read_text()
+        (end,) = again.said("worker ended")
+        assert (end["worker"], end["how"], end["next_start_s"]) == (0, "SIGKILL", 1.0)
+        await stage.verify()
+
+    asyncio.run(body())
+
+
+def restored_by(one: Supervised, worker: int) -> set[str]:
+    """When those processes of this worker were started that have restored partitions."""
+    lives = [line["time"] for line in one.said("worker started") if line["worker"] == worker]
+    restored = [line["time"] for line in one.said("restored") if line["worker"] == worker]
+    return {begin for begin, end in pairwise([*lives, "9999"]) if any(begin < time < end for time in restored)}

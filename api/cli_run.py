@@ -53,9 +53,6 @@ def run_command(pipeline: Path, check: bool, workers: int, member: tuple[int, in
     if as_json and not check and placed.pipeline.sink.__struct_config__.tag == "stdout":
         raise click.UsageError("--json writes the summary to stdout, and so does [sink] type = 'stdout'; leave one out")
     check_workers(placed, workers)
-    if check:
-        print_facts(checked_plan(placed), as_json, err=False)
-        return
     if member is not None:
         end_with(member[1])
         placed = of_worker(placed, member[0])
@@ -63,6 +60,9 @@ def run_command(pipeline: Path, check: bool, workers: int, member: tuple[int, in
     with logging_to_stderr(
         logs or LogConfig(level="warning"), placed.pipeline.name, secrets_of(placed.pipeline), placed.worker
     ):
+        if check:
+            print_facts(checked_plan(placed), as_json, err=False)
+            return
         if member is not None:
             sys.exit(_run_worker(placed))
         runs = partial(_run_several, placed, pipeline, workers) if workers > 1 else partial(_run_here, placed)

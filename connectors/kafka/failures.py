@@ -24,6 +24,14 @@ _KINDS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
     ),
     ((ke.GroupAuthorizationFailedError,), "not authorised for the group; grant Read on it, or set group_id"),
     (
+        (ke.InvalidSessionTimeoutError,),
+        "the brokers do not take [source] session_timeout_s; see their group.min.session.timeout.ms and group.max.session.timeout.ms",
+    ),
+    (
+        (ke.InconsistentGroupProtocolError,),
+        "members of the group are of another program, or of a version that shares partitions in another way; set group_id, or end them first",
+    ),
+    (
         (ke.TransactionalIdAuthorizationFailed,),
         "not authorised for the transactional id; grant Write and Describe on ids that begin with the pipeline's name",
     ),

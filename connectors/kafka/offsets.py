@@ -181,7 +181,7 @@ async def _asked(
             answer = await client.send(node, request, group=ConnectionGroup.COORDINATION)
         except KafkaError as error:
             if not error.retriable:
-                raise ConnectorError(f"group '{group_id}': its coordinator refuses to answer ({error})") from error
+                raise connector_error(error, f"group '{group_id}'") from error
             told = str(error)
             await client.force_metadata_update()
         else:

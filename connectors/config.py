@@ -27,8 +27,8 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 class Model(Table, frozen=True, kw_only=True):
     """[model] as in `Engine`; path is relative to the pipeline file.
 
-    on_change: what it means that a changelog's rows are of a model with other states: the run is refused, or those streams
-    begin anew.
+    on_change: what it means that a changelog's rows are of a model with other states: the run is refused, those streams
+    begin anew, or each steps its last `rewarm_frames` frames again.
     """
 
     path: Text
@@ -37,7 +37,8 @@ class Model(Table, frozen=True, kw_only=True):
     max_streams: Count = 4096
     threads: Count = 1
     max_frames: Count = 65_536
-    on_change: Literal["refuse", "reset"] = "refuse"
+    on_change: Literal["refuse", "reset", "rewarm"] = "refuse"
+    rewarm_frames: Count | None = None
 
 
 class Policy(Table, frozen=True, kw_only=True):
@@ -196,6 +197,16 @@ def check_pipeline(placed: PlacedPipeline) -> None:
         )
     if pipeline.model.providers and pipeline.model.backend == "numba":
         raise ConfigError(f"{where}: [model] providers are for ONNX Runtime, backend is 'numba'; use 'ort' or 'auto'")
+    if (pipeline.model.on_change == "rewarm") != (pipeline.model.rewarm_frames is not None):
+        lacks = pipeline.model.rewarm_frames is None
+        raise ConfigError(
+            f"{where}: [model] on_change is {pipeline.model.on_change!r}, "
+            + (
+                "which needs rewarm_frames: how many of each stream; add it"
+                if lacks
+                else 'rewarm_frames is for "rewarm"; take it out'
+            )
+        )
     try:
         _check_kafka(pipeline)
     except ConfigError as error:

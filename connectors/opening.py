@@ -6,13 +6,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from ..engine import Engine
 from ..engine.artifact import Artifact, StepSpec, read_artifact
 from ..engine.compiler import missing
 from ..engine.errors import ConfigError
 from .batch import Batch, slots
 from .codecs import make_codec
-from .config import MemorySinkConfig, MemorySourceConfig, PlacedPipeline
+from .config import MemorySinkConfig, MemorySourceConfig, PlacedPipeline, Policy, RawDecode
 from .dead_letters import DeadLetters
 from .decoders import Decoder, make_decoder
 from .files_config import FilesSinkConfig, FilesSourceConfig, StdinConfig, StdoutConfig
@@ -86,8 +88,20 @@ def open_kafka_parts(placed: PlacedPipeline, sink: Sink | None) -> "KafkaParts":
     rate_hz = source.sample_rate_hz or artifact.spec.sample_rate_hz
     frame_ns = FrameClock(rate_hz, 0).frame_ns if rate_hz else 0
     return KafkaParts(
-        cluster, _batch(placed, engine, None, decoder, dead), Intake(engine, codec, frame_ns), outputs, dead
+        cluster,
+        _batch(placed, engine, None, decoder, dead),
+        lambda: fresh_batch(placed, artifact),
+        Intake(engine, codec, frame_ns),
+        outputs,
+        dead,
     )
+
+
+def fresh_batch(placed: PlacedPipeline, artifact: Artifact) -> Batch:
+    """Another batch for the model, without streams: none of them expires, and no record stops it."""
+    policy = msgspec.structs.replace(placed.pipeline.policy, bad_record="dead-letter", idle_timeout_s=None)
+    engine = _engine(placed, artifact, _steady_backend(placed, artifact))
+    return _batch(placed, engine, None, make_decoder(RawDecode(), artifact.spec), None, policy)
 
 
 def _artifact(placed: PlacedPipeline) -> Artifact:
@@ -124,13 +138,14 @@ def _batch(
     codec: Codec | None,
     decoder: Decoder,
     dead: "DeadLetters | DeadLetterTopic | None",
+    policy: Policy | None = None,
 ) -> Batch:
     model = placed.pipeline.model
     return Batch(
         engine,
         codec,
         decoder,
-        placed.pipeline.policy,
+        policy or placed.pipeline.policy,
         model.max_streams,
         model.max_frames,
         dead,

@@ -44,14 +44,14 @@ def consumer(
     )
 
 
-def reader(config: KafkaSourceConfig, settings: dict[str, Any]) -> AIOKafkaConsumer:
-    """In no group, to be assigned partitions: reads committed records, of a changelog for one."""
+def reader(config: KafkaSourceConfig, settings: dict[str, Any], read: str = "committed") -> AIOKafkaConsumer:
+    """In no group, to be assigned partitions: reads committed records, of a changelog for one, or as `read` says."""
     return AIOKafkaConsumer(
         **settings,
         group_id=None,
         enable_auto_commit=False,
         auto_offset_reset="none",
-        isolation_level="read_committed",
+        isolation_level=f"read_{read}",
         max_partition_fetch_bytes=config.max_partition_fetch_bytes,
         fetch_max_bytes=config.fetch_max_bytes,
         fetch_max_wait_ms=_ms(config.fetch_wait_s),

@@ -62,6 +62,10 @@ class Cluster:
     def reader(self) -> AIOKafkaConsumer:
         return clients.reader(self.source, self.settings)
 
+    def input_reader(self) -> AIOKafkaConsumer:
+        """Reads of the input what the pipeline reads of it."""
+        return clients.reader(self.source, self.settings, self.source.read)
+
     def producer(self, transactional_id: str | None) -> AIOKafkaProducer:
         """Whose batches every topic takes that this pipeline writes to."""
         sink, most = self.pipeline.sink, sum(self._partitions.values())

@@ -33,6 +33,7 @@ from .failures import told as failing
 from .intake import Intake, partition_name
 from .offsets import Claim, Committed, Membership, claim, committed
 from .outputs import Outputs
+from .rewarming import Rewarming
 from .state import Changes, State
 from .writer import Writer, WriterFailed
 
@@ -75,10 +76,11 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class KafkaParts:
-    """What a processor is made of."""
+    """What a processor is made of. fresh: makes another batch of the model, for streams that it warms."""
 
     cluster: Cluster
     batch: Batch
+    fresh: Callable[[], Batch]
     intake: Intake
     outputs: Outputs
     dead: DeadLetterTopic | None
@@ -108,6 +110,8 @@ class KafkaProcessor:
         self.state = State(parts.batch, pipeline.model.on_change)
         self.writer = Writer(self.cluster.producer, pipeline.name, self.cluster.worker)
         self.reader, self.follower = ChangelogReader(self.cluster.reader), ChangelogReader(self.cluster.reader)
+        frames = pipeline.model.rewarm_frames or 0
+        self.rewarming = Rewarming(self.cluster.input_reader, parts.intake, parts.fresh, frames, self._alone)
         self._consumer: AIOKafkaConsumer | None = None
         self.held: dict[TopicPartition, Part] = {}
         self.stopped_by: str | None = None
@@ -461,11 +465,19 @@ class KafkaProcessor:
             self.phase("restoring")
         read_s = self.clock() - began
         for tp in offsets:
+            await self._warm_again(tp)
             await self._run_from_here(self.held[tp], f"changelog {partition_name(self._log(tp))}")
         log.info("restored", extra={
             "partitions": sorted(map(partition_name, offsets)), "rows": rows, "streams": self.batch.ledger.live,
             "seconds": round(read_s, 3), "warm": len(warm),
         })  # fmt: skip
+
+    async def _warm_again(self, tp: TopicPartition) -> None:
+        """Makes rows of this model in place of those of one with other states, where there are any."""
+        name, cold = partition_name(tp), self.state.cold(partition_name(tp))
+        if cold:
+            rows = await self.rewarming.rows(tp, cold)
+            await self._alone(lambda: self.state.warmed(name, rows, f"changelog {partition_name(self._log(tp))}"))
 
     async def _run_from_here(self, part: Part, where: str) -> None:
         tp, name = part.tp, partition_name(part.tp)

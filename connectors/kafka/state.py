@@ -5,19 +5,23 @@ it first. So the first of them says where a replay has to begin, and rows are wr
 commit, all of them within a checkpoint interval. A row stands for the offset that is committed with it.
 """
 
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
+from msgspec.structs import replace
 
 from ...engine.errors import CheckpointError, SnapshotError
 from ..batch import Batch
+from ..columns import NO_TIME
 from ..store import StoredPartition
 from ..streams import Kept, Name
 from .rows import MARKER, Marker, Row, seal, stream_key, unseal
 
+log = logging.getLogger("undertow.kafka")
 Changes = list[tuple[bytes, bytes | None]]  # keys and values for a changelog, None a tombstone
 
 
@@ -27,10 +31,13 @@ class Held:
 
     ended: streams that have left a row without a state, and its offset. sweep_began, sweep_rows, sweep_written: since when
     so many changed rows are being written, and how many of them have been; sweep_before: when the sweep before began.
+    cold: rows of a model with other states, without those, that are to be warmed again; warmed: which were.
     """
 
     marker: Marker | None = None
     ended: dict[bytes, int] = field(default_factory=dict)
+    cold: dict[bytes, Row] = field(default_factory=dict)
+    warmed: list[bytes] = field(default_factory=list)
     sweep_before: float = 0.0
     sweep_began: float = 0.0
     sweep_rows: int = 0
@@ -148,11 +155,14 @@ class State:
             if key[:1] != b"s":
                 raise CheckpointError(f"{where}: a record has the key {key!r}; is it another program's topic?")
             row = None if value is None else unseal(value, Row, f"{where}: stream {stream!r}")
+            held.cold.pop(stream, None)
             if row is not None and row.state is not None and self._fits(row, where, stream):
                 rows.append((stream, row))
                 continue
             held.ended.pop(stream, None)
-            if row is not None:
+            if row is not None and row.state is not None and self.on_other_model == "rewarm":
+                held.cold[stream] = replace(row, state=None, collected=[])
+            elif row is not None:
                 held.ended[stream] = row.offset
             self._forget((partition, stream))
         self._put(partition, rows, where)
@@ -163,7 +173,7 @@ class State:
         if self.on_other_model == "refuse":
             raise CheckpointError(
                 f"{where}: stream {stream!r}: its state is of a model with other states; run the model that wrote it, or "
-                'say [model] on_change = "reset" to begin all streams anew'
+                'say [model] on_change = "reset" to begin all streams anew, "rewarm" to step the last frames of each again'
             )
         return False
 
@@ -204,6 +214,17 @@ class State:
             self.engine.drop(row)
             self.ledger.streams.settle()
 
+    def cold(self, partition: str) -> Mapping[bytes, Row]:
+        """The rows that have to be warmed again before `start`."""
+        return self.held[partition].cold
+
+    def warmed(self, partition: str, rows: list[tuple[bytes, Row]], where: str) -> None:
+        """Takes over the rows that stand for the cold ones."""
+        held = self.held[partition]
+        self._put(partition, rows, where)
+        held.cold.clear()
+        held.warmed = [key for key, _ in rows]
+
     def start(self, partition: str, committed: int, now: float, where: str) -> int:
         """The changelog was read to its end and the group's offset is `committed`: where the input has to be read from.
 
@@ -216,12 +237,20 @@ class State:
                 f"{where}: the state stands for records up to offset {marker.next_offset} of {partition}, the group's committed offset is "
                 f"{committed}; was it set back? Set it to {marker.next_offset}, or begin anew: delete the changelog topic"
             )
+        if marker.fingerprint != self.engine.fingerprint:
+            log.warning("another model takes over", extra={
+                "partition": partition, "before": marker.fingerprint.hex(), "now": self.engine.fingerprint.hex(),
+                "streams": "as they are" if marker.layout == self.layout else self.on_other_model,
+            })  # fmt: skip
         ledger.waiting.pop(partition, None)
         held.sweep_before = held.sweep_began = now
         ledger.gone |= {(partition, key): offset for key, offset in held.ended.items()}
         ledger.refused |= {(partition, offset) for offset in marker.refused}
         if marker.watermark_ns is not None:
             ledger.watermarks[partition] = marker.watermark_ns
+        mark = NO_TIME if marker.watermark_ns is None else marker.watermark_ns
+        for key in held.warmed:  # their rows are to be written before anything else moves on
+            ledger.touch((partition, key), streams.index.get((partition, key)), marker.replay_from, mark)
         ledger.restored(row for name, row in streams.rows() if name[0] == partition)
         self.batch.positions.stored[partition] = StoredPartition(partition, committed)
         self.batch.positions.next[partition] = marker.replay_from

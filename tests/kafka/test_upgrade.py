@@ -1,0 +1,211 @@
+"""Another model takes over: in place, not at all, from the beginning, or after it has stepped the last frames of each stream again."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable
+
+import pytest
+
+from undertow.engine.artifact import Artifact, write_artifact
+
+from ..step_graph import StepGraph
+from .chaos import Scene
+from .feeder import Fed, fed, keys
+from .oracle import MODULUS, Recurrence, frame, oracle
+from .topics import committed, delete_records, read_topic
+from .worker import Fate
+
+KEYS = keys(20)
+FIRST, MORE, WARM = 900, 400, 10
+
+
+def other_weights(factor: int) -> Artifact:
+    """The oracle with another factor: other weights, the same states."""
+    g = StepGraph()
+    x, h = g.input("x", (1,), "int64"), g.state("h", (1,), "int64")
+    total = g.op("Add", g.op("Add", g.op("Mul", h, g.ints(factor)), x), g.ints(1))
+    after = g.op("Mod", total, g.ints(MODULUS))
+    g.next("h", after)
+    g.output("y", after, (1,), "int64")
+    return g.artifact()
+
+
+async def ran(scene: Callable[..., Scene], gently: bool = True) -> Scene:
+    """A worker has answered the first records with the first model, and ended in order or by kill -9."""
+    stage = scene()
+    source = 'group_instance_id = "one"'
+    await stage.set_up(partitions=2, source=source, checkpoint_interval_s=0.5 if gently else 1000)
+    await stage.feed(records()[:FIRST])
+    worker = stage.start()
+    await stage.answered()
+    if gently:
+        assert await asyncio.to_thread(worker.end) == 0, worker.tail()
+    else:
+        worker.kill()
+    return stage
+
+
+def records() -> list[Fed]:
+    return list(fed(KEYS, FIRST + MORE, chunks=(1, 1, 3)))
+
+
+def upgrade(stage: Scene, artifact: Artifact, options: str = "") -> None:
+    write_artifact(stage.folder / "model.onnx", artifact.model, artifact.spec)
+    text = stage.file.read_text()
+    stage.file.write_text(text.replace("max_streams = 4096\n", f"max_streams = 4096\n{options}\n"))
+
+
+async def answers(stage: Scene) -> dict[bytes, list[tuple[str, int, int]]]:
+    """Of each key all outputs, source, step and value; none of them twice, and one for each frame of the input."""
+    got: dict[bytes, list[tuple[str, int, int]]] = defaultdict(list)
+    for (_, key), lines in (await stage.outputs()).items():
+        got[key] += [(line.source, line.step, line.value) for line in lines]
+    fed_frames, given = 0, 0
+    for record in await read_topic(stage.bootstrap, stage.input):
+        source = f"{record.topic}/{record.partition}/{record.offset}"
+        fed_frames += len(record.value) // 8
+        given += sum(s == source for s, _, _ in got[record.key])
+    assert given == fed_frames == sum(map(len, got.values()))
+    return got
+
+
+async def went_on(stage: Scene, rest: list[Fed]) -> None:
+    """The upgraded pipeline has answered the rest of the input and ended in order."""
+    await stage.feed(rest)
+    worker = stage.start()
+    total = sum(r.count for r in records())
+    for _ in range(300):
+        if sum(map(len, (await stage.outputs()).values())) >= total:
+            break
+        assert worker.status is None, worker.tail()
+        await asyncio.sleep(0.1)
+    assert await asyncio.to_thread(worker.end) == 0, worker.tail()
+
+
+def seen(key: bytes, some: list[Fed]) -> int:
+    return sum(r.count for r in some if r.key == key)
+
+
+def values(lines: list[tuple[str, int, int]]) -> list[int]:
+    return [value for _, _, value in lines]
+
+
+@pytest.mark.parametrize("gently", [True, False])
+def test_other_weights_take_over_in_place(scene: Callable[..., Scene], gently: bool) -> None:
+    """Weights alone differ: each stream goes on from its state with the new ones, also where the old model was killed; the log says both."""
+
+    async def body() -> None:
+        stage = await ran(scene, gently)
+        before = {key: values(lines) for key, lines in (await answers(stage)).items()}
+        upgrade(stage, other_weights(33))
+        await went_on(stage, records()[FIRST:])
+        got = await answers(stage)
+        tail = stage.running[-1].tail()
+        assert "another model takes over" in tail
+        assert oracle().fingerprint.hex() in tail
+        assert other_weights(33).fingerprint.hex() in tail
+        for key in KEYS:
+            n = len(before[key])
+            h, want = before[key][-1], []
+            if not gently:  # no row was written: the new model has replayed what it then goes on from
+                h = 0
+                for i in range(n):
+                    h = (33 * h + frame(key, i) + 1) % MODULUS
+            for i in range(n, seen(key, records())):
+                h = (33 * h + frame(key, i) + 1) % MODULUS
+                want.append(h)
+            assert values(got[key]) == before[key] + want, key
+
+    asyncio.run(body())
+
+
+def test_other_states_are_refused(scene: Callable[..., Scene]) -> None:
+    """By default a model with other states ends with 1 and says what to do, and nothing is written; the old one goes on."""
+
+    async def body() -> None:
+        stage = await ran(scene)
+        upgrade(stage, oracle(wide=True))
+        worker = stage.start()
+        assert await asyncio.to_thread(worker.wait) == 1, worker.tail()
+        assert "a model with other states" in worker.tail()
+        assert "on_change" in worker.tail()
+        upgrade(stage, oracle())
+        await stage.feed(records()[FIRST:])
+        stage.start()
+        await stage.answered()
+        await asyncio.to_thread(stage.running[-1].end)
+        await stage.verify()
+
+    asyncio.run(body())
+
+
+def test_other_states_begin_anew(scene: Callable[..., Scene]) -> None:
+    """With "reset" each stream begins anew behind what was committed, and its steps count from 0."""
+
+    async def body() -> None:
+        stage = await ran(scene)
+        upgrade(stage, oracle(wide=True), 'on_change = "reset"')
+        await went_on(stage, records()[FIRST:])
+        got = await answers(stage)
+        for key in KEYS:
+            first = seen(key, records()[:FIRST])
+            anew = Recurrence(wide=True)
+            want = [anew.step(frame(key, i)) for i in range(first, seen(key, records()))]
+            assert values(got[key])[first:] == want, key
+            assert [step for _, step, _ in got[key]][first:] == list(range(len(want)))
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize("killed", [None, "restoring", "committing"])
+def test_other_states_are_warmed(scene: Callable[..., Scene], killed: str | None) -> None:
+    """With "rewarm" each stream has stepped its last frames, as whole records; also where the upgrade itself is killed and done again."""
+
+    async def body() -> None:
+        stage = await ran(scene)
+        upgrade(stage, oracle(wide=True), f'on_change = "rewarm"\nrewarm_frames = {WARM}')
+        if killed:
+            fated = stage.start(Fate(killed))
+            if killed == "committing":
+                await stage.feed(records()[FIRST : FIRST + 1])
+            assert await asyncio.to_thread(fated.wait) == -9, fated.tail()
+        await went_on(stage, records()[FIRST + (killed == "committing") :])
+        assert "rewarmed" in stage.running[-1].tail()
+        check_warmed(await answers(stage))
+
+    asyncio.run(body())
+
+
+def check_warmed(got: dict[bytes, list[tuple[str, int, int]]]) -> None:
+    for key in KEYS:
+        mine = [r for r in records()[:FIRST] if r.key == key]
+        first, warm = seen(key, mine), 0
+        for record in reversed(mine):
+            warm += record.count
+            if warm >= WARM:
+                break
+        anew = Recurrence(wide=True)
+        for i in range(first - warm, first):
+            anew.step(frame(key, i))
+        want = [anew.step(frame(key, i)) for i in range(first, seen(key, records()))]
+        assert values(got[key])[first:] == want, key
+        assert [step for _, step, _ in got[key]][first:] == list(range(warm, warm + len(want)))
+
+
+def test_warming_from_what_is_left(scene: Callable[..., Scene]) -> None:
+    """Where retention has deleted the input, streams are warmed with the frames that there are, and the log says how many had fewer."""
+
+    async def body() -> None:
+        stage = await ran(scene)
+        offsets = await committed(stage.bootstrap, stage.name, stage.input)
+        await delete_records(stage.bootstrap, {tp: offset for tp, (offset, _) in offsets.items()})
+        upgrade(stage, oracle(wide=True), f'on_change = "rewarm"\nrewarm_frames = {WARM}')
+        await went_on(stage, records()[FIRST:])
+        warned = [line for line in stage.running[-1].tail().splitlines() if "rewarmed" in line]
+        assert sum(int(line.split("'with_fewer': ")[1].split(",")[0]) for line in warned) == len(KEYS)
+        for (_, key), lines in (await stage.outputs()).items():
+            first, anew = seen(key, records()[:FIRST]), Recurrence(wide=True)
+            want = [anew.step(frame(key, i)) for i in range(first, seen(key, records()))]
+            assert [line.value for line in lines][first:] == want, key
+
+    asyncio.run(body())

@@ -74,7 +74,7 @@ class Rewarming:
             begin = max(first, end - WINDOW)
             found: list[ConsumerRecord] = []
             async for records in reader.between(tp, begin, end):
-                found += [r for r in records if r.key in wanting and r.offset < wanting[r.key].end]
+                found += [r for r in records if (s := wanting.get(r.key or b"")) and r.offset < s.end]
             if found:
                 await self._alone(lambda found=found: self._lengthen(tp, found, wanting))
             end = begin
@@ -82,7 +82,8 @@ class Rewarming:
     def _lengthen(self, tp: TopicPartition, records: list[ConsumerRecord], wanting: dict[bytes, _Stretch]) -> None:
         columns = self._intake.columns({tp: records})
         for i in range(len(records) - 1, -1, -1):
-            stretch = wanting.get(columns.keys[i])
+            key = records[i].key or b""
+            stretch = wanting.get(key)
             if stretch is None:
                 continue
             if columns.ends[i]:  # the life before
@@ -90,7 +91,7 @@ class Rewarming:
             elif i not in columns.bad:
                 stretch.begin, stretch.missing = records[i].offset, stretch.missing - int(columns.counts[i])
             if stretch.missing <= 0:
-                del wanting[columns.keys[i]]
+                del wanting[key]
 
     async def _forward(
         self, reader: InputReader, tp: TopicPartition, stretches: Mapping[bytes, _Stretch], batch: Batch, first: int
@@ -100,7 +101,7 @@ class Rewarming:
         begin = min((s.begin for s in stretches.values()), default=first)
         end = max((s.end for s in stretches.values()), default=first)
         async for records in reader.between(tp, max(begin, first), end):
-            mine = [r for r in records if (s := stretches.get(r.key)) and s.begin <= r.offset < s.end]
+            mine = [r for r in records if (s := stretches.get(r.key or b"")) and s.begin <= r.offset < s.end]
             if mine:
                 await self._alone(lambda mine=mine: batch.answers(self._intake.columns({tp: mine})))
 

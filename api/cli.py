@@ -13,6 +13,10 @@ _COMMANDS = {
     "adopt": ("cli_adopt:adopt_command", "Turn an ONNX graph that is a step already into a step artifact."),
     "verify": ("cli_export:verify_command", "Re-run an artifact's certificate on this machine."),
     "run": ("cli_run:run_command", "Run a pipeline file; a run that was ended, however, goes on where it was."),
+    "state": (
+        "cli_state:state_command",
+        "List, show, export, import, delete what a pipeline has stored of its streams.",
+    ),
     "inspect": ("cli_inspect:inspect_command", "Print what an artifact is: inputs, outputs, states, delay, backends."),
     "demo": ("cli_demo:demo_command", "Run recordings as live streams, and write a report."),
 }

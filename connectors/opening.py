@@ -24,6 +24,7 @@ from .kafka.config import KafkaSinkConfig, KafkaSourceConfig
 from .payloads import Codec, Use
 from .records import Sink, Source
 from .stdio import StdinSource, StdoutSink
+from .stored import LocalStates, States
 from .times import FrameClock
 
 if TYPE_CHECKING:
@@ -95,6 +96,17 @@ def open_kafka_parts(placed: PlacedPipeline, sink: Sink | None) -> "KafkaParts":
         outputs,
         dead,
     )
+
+
+def open_states(placed: PlacedPipeline) -> States:
+    """What the pipeline has stored of its streams. Raises ConfigError, ArtifactError, BackendError."""
+    model = placed.pipeline.model
+    engine = Engine(_artifact(placed), backend="ort", max_streams=2, max_frames=model.max_frames)  # nothing is stepped
+    if isinstance(placed.pipeline.source, KafkaSourceConfig):
+        from .kafka.stored_rows import ChangelogStates
+
+        return ChangelogStates(placed, engine)
+    return LocalStates(placed, engine)
 
 
 def fresh_batch(placed: PlacedPipeline, artifact: Artifact) -> Batch:

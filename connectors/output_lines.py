@@ -11,7 +11,7 @@ import numpy as np
 
 from ..engine import Key
 from ..engine.artifact import StepSpec
-from ..engine.errors import ConnectorError
+from ..engine.errors import ConfigError, ConnectorError
 from .payloads import plain
 from .records import Answer
 from .times import format_time
@@ -53,6 +53,16 @@ def stream_text(key: Key) -> str:
     """As a cell or a file's name: bytes that are not UTF-8 are `base64:..`."""
     name = stream_name(key)
     return f"base64:{name['base64']}" if isinstance(name, dict) else str(name)
+
+
+def key_bytes_of(text: str) -> bytes:
+    """The key that is shown so, of a stream whose key is bytes. Raises ConfigError."""
+    if not text.startswith("base64:"):
+        return text.encode()
+    try:
+        return base64.b64decode(text.removeprefix("base64:"), validate=True)
+    except ValueError as error:
+        raise ConfigError(f"stream {text!r}: what follows base64: is none ({error})") from error
 
 
 def json_lines(answer: Answer, steps: Steps) -> bytes:

@@ -117,6 +117,28 @@ class Cluster:
         pattern = self.source.topic_pattern or ""
         return await matching_topics(admin, self.where, pattern, self.pipeline.name, self.written())
 
+    async def look(self) -> tuple[list[TopicPartition], set[str]]:
+        """All partitions of the input, and which changelogs of it there are; makes nothing. Raises ConnectorError."""
+        async with self.admin() as admin:
+            topics = await self.inputs(admin)
+            counts = await partition_counts(admin, self.where, topics)
+            with told(f"{self.where}: topics"):
+                present = set(await admin.list_topics())
+        partitions = [TopicPartition(topic, p) for topic in topics for p in range(counts[topic])]
+        return partitions, {self.changelog(topic) for topic in topics} & present
+
+    async def no_members(self) -> None:
+        """Raises ConnectorError where somebody runs the pipeline."""
+        async with self.admin() as admin:
+            with told(f"{self.where}: group '{self.group_id}'"):
+                (answer,) = await admin.describe_consumer_groups([self.group_id])
+        members = sum(len(group[5]) for group in answer.groups)
+        if members:
+            raise ConnectorError(
+                f"{self.where}: group '{self.group_id}' has {members} members: the pipeline runs, and would not see the change; end it first "
+                f"(one that was killed, or has a group_instance_id, leaves after its session timeout, {self.source.session_timeout_s:g} s)"
+            )
+
     async def close(self) -> None:
         if self._client is not None:
             await self._client.close()

@@ -131,8 +131,8 @@ class Cluster:
         """Raises ConnectorError where somebody runs the pipeline."""
         async with self.admin() as admin:
             with told(f"{self.where}: group '{self.group_id}'"):
-                (answer,) = await admin.describe_consumer_groups([self.group_id])
-        members = sum(len(group[5]) for group in answer.groups)
+                answers: list[Any] = await admin.describe_consumer_groups([self.group_id])
+        members = sum(len(group[5]) for answer in answers for group in answer.groups)
         if members:
             raise ConnectorError(
                 f"{self.where}: group '{self.group_id}' has {members} members: the pipeline runs, and would not see the change; end it first "

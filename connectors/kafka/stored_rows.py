@@ -1,6 +1,6 @@
 """The rows of changelog topics, for whoever looks at them while the pipeline runs or not, and changes them while it does not.
 
-Looking creates nothing, joins no group, and waits for no transaction: what is committed is seen. A change takes the partition
+Looking creates nothing, joins no group, and waits for transactions no longer than they take to be ended: what is committed is seen. A change takes the partition
 over as a worker does (see `offsets`): it shuts out the last owner, claims, reads, and writes the row together with the
 offset, which releases the claim. The claim is a plain offset commit of no member, which the coordinator takes only of a
 group without members; a worker that starts after it shuts the change out. So a change is seen whole by every later
@@ -8,11 +8,13 @@ worker, or it is refused.
 """
 
 import asyncio
+import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from aiokafka import TopicPartition
@@ -33,16 +35,21 @@ from .intake import partition_name
 from .offsets import Claim, Committed, committed
 from .output_records import key_bytes, partitioner
 from .rows import MARKER, Marker, Row, seal, stream_key, unseal
+from .state import Changes
 from .writer import Writer, WriterFailed
 
+log = logging.getLogger("undertow.kafka")
+T = TypeVar("T")
 STUCK_S = 60.0
+SETTLE_S = 2.0  # that transactions which are being ended are waited for
 
 
 @dataclass(slots=True)
 class _Log:
-    """A changelog partition as it was read. rows: of live streams; marker: None where there is none."""
+    """A changelog partition as it was read, up to `end`. rows: of live streams; marker: None where there is none."""
 
     marker: Marker | None = None
+    end: int = 0
     rows: dict[bytes, StoredRow] = field(default_factory=dict)
 
 
@@ -54,7 +61,7 @@ class ChangelogStates:
         self.cluster = Cluster(placed.pipeline, placed.folder, uuid.uuid4().hex[:12], engine.row_bytes)
 
     def read(self, wanted: Wanted, snapshots: bool = False) -> StoredStreams:
-        return asyncio.run(self._read(wanted, snapshots))
+        return _run(self._read(wanted, snapshots))
 
     def delete(self, row: StoredRow) -> None:
         def gone(log: _Log, offset: int) -> Row:
@@ -62,7 +69,7 @@ class ChangelogStates:
                 raise CheckpointError(f"stream {row.key!r}: nothing is stored of it any more in {row.partition}")
             return Row(offset, self.engine.layout)
 
-        asyncio.run(self._change(self._tp(row.partition), key_bytes(row.key), gone))
+        _run(self._change(self._tp(row.partition), key_bytes(row.key), gone))
 
     def put(self, key: Key, snapshot: bytes, partition: str | None, replace: bool) -> StoredRow:
         name = key_bytes(key)
@@ -78,7 +85,7 @@ class ChangelogStates:
                 )
             return Row(offset, self.engine.layout, kept, state, collected)
 
-        where, offset = asyncio.run(self._change(self._tp(partition), name, new))
+        where, offset = _run(self._change(self._tp(partition), name, new))
         return StoredRow(partition_name(where), name, offset, kept, len(state), True, snapshot)
 
     def _tp(self, partition: str | None) -> TopicPartition | None:
@@ -95,12 +102,12 @@ class ChangelogStates:
         try:
             await self.cluster.connect()
             partitions, changelogs = await self.cluster.look()
-            found = await committed(self.cluster.client, self.cluster.group_id, partitions, stable=False)
+            found = await self._committed(partitions)
             logs = {self._log(tp): tp for tp in partitions if self.cluster.changelog(tp.topic) in changelogs}
             held = {tp: _Log() for tp in partitions}
             reader = ChangelogReader(self.cluster.reader)
             try:
-                async for records in _stable(reader, logs):
+                async for records in _settled(reader, logs):
                     for log_tp, some in records.items():
                         self._take(held[logs[log_tp]], logs[log_tp], some, wanted, snapshots)
             finally:
@@ -111,6 +118,12 @@ class ChangelogStates:
         places = {partition_name(tp): _place(tp, found[tp], log.marker) for tp, log in held.items()}
         rows.sort(key=lambda row: (row.partition, stream_text(row.key)))
         return StoredStreams(places, rows, self.engine.fingerprint)
+
+    async def _committed(self, partitions: list[TopicPartition]) -> dict[TopicPartition, Committed]:
+        client, group = self.cluster.client, self.cluster.group_id
+        with suppress(TimeoutError):
+            return await asyncio.wait_for(committed(client, group, partitions, stable=True), SETTLE_S)
+        return await committed(client, group, partitions, stable=False)
 
     def _take(self, log: _Log, tp: TopicPartition, records: Records, wanted: Wanted, snapshots: bool) -> None:
         name, where = partition_name(tp), f"changelog {partition_name(self._log(tp))}"
@@ -189,7 +202,7 @@ class ChangelogStates:
                 raise CheckpointError(
                     f"changelog {partition_name(self._log(tp))}: it has no marker, and the group's offset says that one was written: it was deleted or cut"
                 )
-            changed = [(stream_key(key), seal(row(log, offset)))]
+            changed: Changes = [(stream_key(key), seal(row(log, offset)))]
         except BaseException:
             await self._commit(consumer, tp, OffsetAndMetadata(offset, Claim(marker=marked).text()))
             raise
@@ -200,6 +213,7 @@ class ChangelogStates:
         await writer.send(topic, {tp.partition: change_batches(writer.producer.create_batch, changed, topic)})
         await writer.ready({tp: OffsetAndMetadata(offset, Claim(marker=True).text())}, self.cluster.group_id)
         await writer.commit()
+        await self._seen(tp, log.end)
         return offset
 
     async def _commit(self, consumer: Any, tp: TopicPartition, offset: OffsetAndMetadata) -> None:
@@ -218,9 +232,19 @@ class ChangelogStates:
             async for records, _ in reader.to_the_end({self._log(tp): None}):
                 for some in records.values():
                     self._take(log, tp, some, lambda _, stream: stream == key, snapshots=False)
+            log.end = reader.positions[self._log(tp)]
         finally:
             await reader.close()
         return log
+
+    async def _seen(self, tp: TopicPartition, begin: int) -> None:
+        """What was written from `begin` on can be read by whoever looks now: a commit is told before its markers are written."""
+        reader = ChangelogReader(self.cluster.reader)
+        try:
+            async for _ in reader.to_the_end({self._log(tp): begin}):
+                pass
+        finally:
+            await reader.close()
 
     async def _known(self, tp: TopicPartition | None, key: bytes) -> TopicPartition:
         """The partition; where none is named, that which Kafka's own clients choose for the key. Raises ConfigError."""
@@ -239,22 +263,32 @@ class ChangelogStates:
         return tp
 
 
-async def _stable(
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """What fails is told once, by what it raises; aiokafka's futures would tell it again."""
+    with asyncio.Runner() as runner:
+        runner.get_loop().set_exception_handler(lambda _, context: log.debug("%s", context))
+        return runner.run(work)
+
+
+async def _settled(
     reader: ChangelogReader, logs: dict[TopicPartition, Any]
 ) -> AsyncIterator[dict[TopicPartition, Records]]:
-    """All that is committed now; open transactions are not waited for."""
+    """All that is there now; of transactions that stay open, what comes before them."""
     if not logs:
         return
     await reader.follow(dict.fromkeys(logs))
-    heard = time.monotonic()
-    while len(lags := reader.lags()) < len(logs) or any(lags.values()):
-        records = await reader.poll()
-        heard = time.monotonic() if records else heard
-        if time.monotonic() - heard > STUCK_S:
+    ends, heard = await reader.ends(logs), time.monotonic()
+    while any(reader.positions[tp] < end for tp, end in ends.items()):
+        lags, quiet_s = reader.lags(), time.monotonic() - heard
+        if quiet_s > SETTLE_S and len(lags) == len(logs) and not any(lags.values()):
+            return
+        if quiet_s > STUCK_S:
             raise ConnectorError(
                 f"changelog: nothing came for {STUCK_S:g} s, still to be read: {lags}; are the brokers up?"
             )
-        yield records
+        if records := await reader.poll():
+            heard = time.monotonic()
+            yield records
 
 
 def _place(tp: TopicPartition, found: Committed, marker: Marker | None) -> StoredPlace:

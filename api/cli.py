@@ -13,6 +13,10 @@ _COMMANDS = {
     "adopt": ("cli_adopt:adopt_command", "Turn an ONNX graph that is a step already into a step artifact."),
     "verify": ("cli_export:verify_command", "Re-run an artifact's certificate on this machine."),
     "run": ("cli_run:run_command", "Run a pipeline file; a run that was ended, however, goes on where it was."),
+    "replay": (
+        "cli_replay:replay_command",
+        "Step one stream's records again, beside another model or what was written.",
+    ),
     "state": (
         "cli_state:state_command",
         "List, show, export, import, delete what a pipeline has stored of its streams.",

@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -21,6 +21,7 @@ from .files_config import FilesSinkConfig, FilesSourceConfig, StdinConfig, Stdou
 from .files_sink import FilesSink
 from .files_source import FilesSource
 from .kafka.config import KafkaSinkConfig, KafkaSourceConfig
+from .one_stream import OneStream, Refusals
 from .payloads import Codec, Use
 from .records import Sink, Source
 from .stdio import StdinSource, StdoutSink
@@ -29,6 +30,7 @@ from .times import FrameClock
 
 if TYPE_CHECKING:
     from .kafka.dead_topic import DeadLetterTopic
+    from .kafka.intake import Intake
     from .kafka.outputs import Outputs
     from .kafka.processor import KafkaParts
 
@@ -47,7 +49,7 @@ def open_parts(placed: PlacedPipeline, source: Source | None, sink: Sink | None)
 
     Raises ConfigError, ArtifactError, BackendError, ConnectorError.
     """
-    artifact = _artifact(placed)
+    artifact = pipeline_artifact(placed)
     with _in_file(placed):
         decoder = make_decoder(placed.pipeline.decode, artifact.spec)
         given, codec = _source(placed, source, artifact.spec)
@@ -66,19 +68,17 @@ def open_kafka_parts(placed: PlacedPipeline, sink: Sink | None) -> "KafkaParts":
     """
     from .kafka.cluster import Cluster, check_guarantee
     from .kafka.dead_topic import DeadLetterTopic
-    from .kafka.intake import Intake
     from .kafka.outputs import SinkOutputs, TransactionalOutputs
     from .kafka.processor import KafkaParts
 
-    pipeline, artifact = placed.pipeline, _artifact(placed)
+    pipeline, artifact = placed.pipeline, pipeline_artifact(placed)
     source, config = pipeline.source, pipeline.sink
     assert isinstance(source, KafkaSourceConfig)
     engine = _engine(placed, artifact, _steady_backend(placed, artifact))
     with _in_file(placed):
         check_guarantee(pipeline)
         decoder = make_decoder(pipeline.decode, artifact.spec)
-        topic = source.topics[0] if source.topics and len(source.topics) == 1 else None
-        codec = make_codec(source.codec, artifact.spec, Use(placed.folder, topic))
+        intake = open_intake(placed, engine)
         cluster = Cluster(pipeline, placed.folder, uuid.uuid4().hex[:12], engine.row_bytes)
         dead = DeadLetterTopic(cluster, pipeline.dead_letters.topic or "") if pipeline.dead_letters else None
         if isinstance(config, KafkaSinkConfig) and pipeline.delivery.guarantee == "exactly-once":
@@ -86,22 +86,46 @@ def open_kafka_parts(placed: PlacedPipeline, sink: Sink | None) -> "KafkaParts":
             outputs: Outputs = TransactionalOutputs(cluster, config.topic, written)
         else:
             outputs = SinkOutputs(_sink(placed, sink, artifact.spec))
-    rate_hz = source.sample_rate_hz or artifact.spec.sample_rate_hz
-    frame_ns = FrameClock(rate_hz, 0).frame_ns if rate_hz else 0
     return KafkaParts(
         cluster,
         _batch(placed, engine, None, decoder, dead),
         lambda: fresh_batch(placed, artifact),
-        Intake(engine, codec, frame_ns),
+        intake,
         outputs,
         dead,
     )
 
 
+def open_intake(placed: PlacedPipeline, engine: Engine) -> "Intake":
+    """What decodes the records of a Kafka source. Raises ConfigError."""
+    from .kafka.intake import Intake
+
+    source, spec = placed.pipeline.source, engine.spec
+    assert isinstance(source, KafkaSourceConfig)
+    topic = source.topics[0] if source.topics and len(source.topics) == 1 else None
+    codec = make_codec(source.codec, spec, Use(placed.folder, topic))
+    rate_hz = source.sample_rate_hz or spec.sample_rate_hz
+    return Intake(engine, codec, FrameClock(rate_hz, 0).frame_ns if rate_hz else 0)
+
+
+def fresh_stream(placed: PlacedPipeline, artifact: Artifact, encodes: bool) -> OneStream:
+    """A model of its own for one stream, under the pipeline's policies. encodes: as the sink's topic has it."""
+    few = msgspec.structs.replace(placed.pipeline, model=msgspec.structs.replace(placed.pipeline.model, max_streams=2))
+    alone, refusals = msgspec.structs.replace(placed, pipeline=few), Refusals()
+    engine, sink = _engine(alone, artifact, _steady_backend(alone, artifact)), few.sink
+    with _in_file(placed):
+        decoder, codec = make_decoder(few.decode, artifact.spec), None
+        if encodes and isinstance(sink, KafkaSinkConfig):
+            codec = make_codec(sink.codec, artifact.spec, Use(placed.folder, sink.topic, writes=True))
+    return OneStream(_batch(alone, engine, None, decoder, refusals), refusals, codec)
+
+
 def open_states(placed: PlacedPipeline) -> States:
     """What the pipeline has stored of its streams. Raises ConfigError, ArtifactError, BackendError."""
     model = placed.pipeline.model
-    engine = Engine(_artifact(placed), backend="ort", max_streams=2, max_frames=model.max_frames)  # nothing is stepped
+    engine = Engine(
+        pipeline_artifact(placed), backend="ort", max_streams=2, max_frames=model.max_frames
+    )  # nothing is stepped
     if isinstance(placed.pipeline.source, KafkaSourceConfig):
         from .kafka.stored_rows import ChangelogStates
 
@@ -116,7 +140,8 @@ def fresh_batch(placed: PlacedPipeline, artifact: Artifact) -> Batch:
     return _batch(placed, engine, None, make_decoder(RawDecode(), artifact.spec), None, policy)
 
 
-def _artifact(placed: PlacedPipeline) -> Artifact:
+def pipeline_artifact(placed: PlacedPipeline) -> Artifact:
+    """Raises ConfigError, ArtifactError."""
     path = placed.path(placed.pipeline.model.path)
     if not path.is_file():
         raise ConfigError(f"{placed.file}: [model] path: there is no file {path}")
@@ -149,7 +174,7 @@ def _batch(
     engine: Engine,
     codec: Codec | None,
     decoder: Decoder,
-    dead: "DeadLetters | DeadLetterTopic | None",
+    dead: "DeadLetters | DeadLetterTopic | Any",
     policy: Policy | None = None,
 ) -> Batch:
     model = placed.pipeline.model

@@ -1,9 +1,10 @@
 """aiokafka's clients, built from the pipeline's settings; started and stopped in bounded time."""
 
 import asyncio
-from collections.abc import Collection, Sequence
+import logging
+from collections.abc import Collection, Coroutine, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
@@ -15,9 +16,18 @@ from aiokafka.protocol.metadata import MetadataRequest
 from .config import KafkaSourceConfig
 from .failures import connector_error
 
+log = logging.getLogger("undertow.kafka")
+T = TypeVar("T")
 LOOK_S = 5.0  # for finding out why a start failed
 REQUEST_BYTES = 64 * 2**20  # of one produce request, which holds a batch a partition; brokers refuse more than 100 MiB
 _FAILURES = (KafkaError, OSError, asyncio.TimeoutError)
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Runs it in a loop of its own. What fails is told once, by what it raises; aiokafka's futures would tell it again."""
+    with asyncio.Runner() as runner:
+        runner.get_loop().set_exception_handler(lambda _, context: log.debug("%s", context))
+        return runner.run(work)
 
 
 def consumer(

@@ -127,6 +127,15 @@ class Cluster:
         partitions = [TopicPartition(topic, p) for topic in topics for p in range(counts[topic])]
         return partitions, {self.changelog(topic) for topic in topics} & present
 
+    async def count(self, topic: str) -> int:
+        """How many partitions a topic has. Raises ConnectorError."""
+        admin = clients.admin(self.settings)
+        await clients.start(admin, self.settings)
+        try:
+            return (await partition_counts(admin, self.where, [topic]))[topic]
+        finally:
+            await clients.stop(admin)
+
     async def no_members(self) -> None:
         """Raises ConnectorError where somebody runs the pipeline."""
         async with self.admin() as admin:

@@ -8,13 +8,12 @@ worker, or it is refused.
 """
 
 import asyncio
-import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from aiokafka import TopicPartition
@@ -38,8 +37,6 @@ from .rows import MARKER, Marker, Row, seal, stream_key, unseal
 from .state import Changes
 from .writer import Writer, WriterFailed
 
-log = logging.getLogger("undertow.kafka")
-T = TypeVar("T")
 STUCK_S = 60.0
 SETTLE_S = 2.0  # that transactions which are being ended are waited for
 
@@ -61,7 +58,7 @@ class ChangelogStates:
         self.cluster = Cluster(placed.pipeline, placed.folder, uuid.uuid4().hex[:12], engine.row_bytes)
 
     def read(self, wanted: Wanted, snapshots: bool = False) -> StoredStreams:
-        return _run(self._read(wanted, snapshots))
+        return clients.run(self._read(wanted, snapshots))
 
     def delete(self, row: StoredRow) -> None:
         def gone(log: _Log, offset: int) -> Row:
@@ -69,7 +66,7 @@ class ChangelogStates:
                 raise CheckpointError(f"stream {row.key!r}: nothing is stored of it any more in {row.partition}")
             return Row(offset, self.engine.layout)
 
-        _run(self._change(self._tp(row.partition), key_bytes(row.key), gone))
+        clients.run(self._change(self._tp(row.partition), key_bytes(row.key), gone))
 
     def put(self, key: Key, snapshot: bytes, partition: str | None, replace: bool) -> StoredRow:
         name = key_bytes(key)
@@ -85,7 +82,7 @@ class ChangelogStates:
                 )
             return Row(offset, self.engine.layout, kept, state, collected)
 
-        where, offset = _run(self._change(self._tp(partition), name, new))
+        where, offset = clients.run(self._change(self._tp(partition), name, new))
         return StoredRow(partition_name(where), name, offset, kept, len(state), True, snapshot)
 
     def _tp(self, partition: str | None) -> TopicPartition | None:
@@ -107,7 +104,7 @@ class ChangelogStates:
             held = {tp: _Log() for tp in partitions}
             reader = ChangelogReader(self.cluster.reader)
             try:
-                async for records in _settled(reader, logs):
+                async for records in settled(reader, logs):
                     for log_tp, some in records.items():
                         self._take(held[logs[log_tp]], logs[log_tp], some, wanted, snapshots)
             finally:
@@ -263,14 +260,7 @@ class ChangelogStates:
         return tp
 
 
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    """What fails is told once, by what it raises; aiokafka's futures would tell it again."""
-    with asyncio.Runner() as runner:
-        runner.get_loop().set_exception_handler(lambda _, context: log.debug("%s", context))
-        return runner.run(work)
-
-
-async def _settled(
+async def settled(
     reader: ChangelogReader, logs: dict[TopicPartition, Any]
 ) -> AsyncIterator[dict[TopicPartition, Records]]:
     """All that is there now; of transactions that stay open, what comes before them."""

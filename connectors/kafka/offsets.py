@@ -31,7 +31,7 @@ from aiokafka.protocol.commit import OffsetCommitRequest
 from aiokafka.protocol.types import Boolean, CompactArray, CompactString, Int16, Int32, Int64, Schema, TaggedFields
 from aiokafka.structs import OffsetAndMetadata
 
-from ...engine.errors import ConnectorError
+from ...engine.errors import CheckpointError, ConnectorError
 from .failures import connector_error
 
 RETRY_S, GIVE_UP_S = 0.02, 30.0
@@ -53,12 +53,30 @@ class Claim(msgspec.Struct, frozen=True):
     def text(self) -> str:
         return msgspec.json.encode(self).decode()
 
+    def check(self, state_until: int | None, where: str, partition: str, group_id: str) -> None:
+        """Raises CheckpointError where the changelog does not belong to the offset; state_until: what its marker says, None without one."""
+        if self.marker and state_until is None:
+            raise CheckpointError(
+                f"{where}: it has no marker, and the group's offset of {partition} says that one was written: the changelog was deleted or cut. Bring it "
+                "back, or begin all streams anew by setting the group's offset (kafka-consumer-groups.sh --reset-offsets)"
+            )
+        if self.new and state_until is not None:
+            raise CheckpointError(
+                f"{where}: it holds the state up to offset {state_until} of {partition}, and group '{group_id}' has no offset: it has expired, or the "
+                f"group is another. Set it to {state_until} (kafka-consumer-groups.sh --reset-offsets), or delete the changelog topic to begin all "
+                "streams anew"
+            )
+
 
 class Committed(msgspec.Struct, frozen=True):
     """offset: None where the group has none for the partition. claim: None where somebody else committed it."""
 
     offset: int | None
     claim: Claim | None
+
+    def claimed_by(self, owner: str) -> Claim:
+        before = self.claim or Claim(new=self.offset is None)
+        return Claim(owner=owner, marker=before.marker, new=before.new)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,9 @@ import numpy as np
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from aiokafka.structs import OffsetAndMetadata
+from msgspec.structs import replace
 
-from ...engine.errors import CheckpointError, ConnectorError
+from ...engine.errors import ConnectorError
 from ..batch import Batch
 from ..columns import NO_TIME, Columns
 from ..health import Health
@@ -47,19 +48,16 @@ RELEASE_S = 10.0  # how long a partition's owner that is alive is waited for
 
 @dataclass(slots=True)
 class Part:
-    """A partition that this process was assigned.
+    """A partition that this process has claimed: it alone may write for it.
 
-    claimed: this process alone may write for it. running: it is restored. committed: the group's offset. marker, new: as
-    in its claim. replay_to: where answers begin that were not given out, until that is reached. end: where to stop.
+    running: it is restored. committed: the group's offset. replay_to: where answers begin that were not given out, until that is reached. end: where to stop.
     began: when it was assigned. after_poll: what this poll or one before it brings was fetched before the partition was sought in.
     """
 
     tp: TopicPartition
-    claimed: bool = False
+    claim: Claim
+    committed: int
     running: bool = False
-    committed: int = 0
-    marker: bool = False
-    new: bool = False
     replay_to: int = 0
     began: float = 0.0
     end: int = 0
@@ -261,8 +259,7 @@ class KafkaProcessor:
         return [
             tp
             for tp, part in self.held.items()
-            if part.claimed
-            and (tp in leaving or tp in self._moved or (part.running and self.state.unwritten(partition_name(tp))))
+            if tp in leaving or tp in self._moved or (part.running and self.state.unwritten(partition_name(tp)))
         ]
 
     async def _commit(self, leaving: frozenset[TopicPartition] = frozenset()) -> None:
@@ -284,9 +281,9 @@ class KafkaProcessor:
     def _offset(self, part: Part, leaves: bool) -> OffsetAndMetadata:
         if part.running:
             part.committed = max(part.committed, self.batch.positions.next[partition_name(part.tp)])
-            part.marker, part.new = True, False
-        owner = None if leaves else self.writer.id
-        return OffsetAndMetadata(part.committed, Claim(owner=owner, marker=part.marker, new=part.new).text())
+            part.claim = Claim(owner=part.claim.owner, marker=True)
+        claim = replace(part.claim, owner=None) if leaves else part.claim
+        return OffsetAndMetadata(part.committed, claim.text())
 
     async def _write(
         self,
@@ -481,17 +478,8 @@ class KafkaProcessor:
 
     async def _run_from_here(self, part: Part, where: str) -> None:
         tp, name = part.tp, partition_name(part.tp)
-        if part.marker and self.state.held[name].marker is None:
-            raise CheckpointError(
-                f"{where}: it has no marker, and the group's offset of {name} says that one was written: the changelog was deleted or cut. Bring it back, "
-                "or begin all streams anew by setting the group's offset (kafka-consumer-groups.sh --reset-offsets)"
-            )
-        if part.new and (marker := self.state.held[name].marker) is not None:
-            raise CheckpointError(
-                f"{where}: it holds the state up to offset {marker.next_offset} of {name}, and group '{self.cluster.group_id}' has no offset: it has "
-                f"expired, or the group is another. Set it to {marker.next_offset} (kafka-consumer-groups.sh --reset-offsets), or delete the changelog "
-                "topic to begin all streams anew"
-            )
+        marker = self.state.held[name].marker
+        part.claim.check(marker and marker.next_offset, where, name, self.cluster.group_id)
         async with self._busy:
             begin = self.state.start(name, part.committed, self.clock(), where)
         first = (await self.consumer.beginning_offsets([tp]))[tp]
@@ -520,18 +508,14 @@ class KafkaProcessor:
         found = await committed(client, group, new, stable=True)
         await self.cluster.with_changelogs({tp.topic for tp in new})
         offsets = await self.cluster.begins(self.consumer, {tp: c.offset for tp, c in found.items()})
-        claims = {tp: self._own(c) for tp, c in found.items()}
+        claims = {tp: c.claimed_by(self.writer.id) for tp, c in found.items()}
         refused = await claim(client, member, {tp: OffsetAndMetadata(offsets[tp], claims[tp].text()) for tp in new})
         if refused:  # another generation has begun, and its assignment will come
             log.info("claim refused", extra={"reason": refused})
             return {}
         for tp in new:
-            self.held[tp] = Part(tp, True, False, offsets[tp], claims[tp].marker, claims[tp].new, began=self.clock())
+            self.held[tp] = Part(tp, claims[tp], offsets[tp], began=self.clock())
         return offsets
-
-    def _own(self, c: Committed) -> Claim:
-        before = c.claim or Claim(new=c.offset is None)
-        return Claim(owner=self.writer.id, marker=before.marker, new=before.new)
 
     async def _released(self, new: Sequence[TopicPartition]) -> dict[TopicPartition, Committed]:
         """The committed offsets, once owners that are alive in this generation have let go, or had time enough."""

@@ -19,6 +19,7 @@ import numpy as np
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
+from msgspec.structs import replace
 
 from ...engine import Engine, Key
 from ...engine.errors import CheckpointError, ConfigError, ConnectorError
@@ -188,20 +189,19 @@ class ChangelogStates:
         if found.claim and found.claim.owner:
             await writer.shut_out(found.claim.owner)
         found = (await committed(self.cluster.client, self.cluster.group_id, [tp], stable=True))[tp]
-        offset, marked = (
-            (await self.cluster.begins(consumer, {tp: found.offset}))[tp],
-            bool(found.claim and found.claim.marker),
-        )
-        await self._commit(consumer, tp, OffsetAndMetadata(offset, Claim(owner=writer.id, marker=marked).text()))
+        offset, claim = (await self.cluster.begins(consumer, {tp: found.offset}))[tp], found.claimed_by(writer.id)
+        await self._commit(consumer, tp, OffsetAndMetadata(offset, claim.text()))
         try:
             log = await self._whole(tp, key)
-            if marked and log.marker is None:
-                raise CheckpointError(
-                    f"changelog {partition_name(self._log(tp))}: it has no marker, and the group's offset says that one was written: it was deleted or cut"
-                )
+            claim.check(
+                log.marker and log.marker.next_offset,
+                f"changelog {partition_name(self._log(tp))}",
+                partition_name(tp),
+                self.cluster.group_id,
+            )
             changed: Changes = [(stream_key(key), seal(row(log, offset)))]
         except BaseException:
-            await self._commit(consumer, tp, OffsetAndMetadata(offset, Claim(marker=marked).text()))
+            await self._commit(consumer, tp, OffsetAndMetadata(offset, replace(claim, owner=None).text()))
             raise
         if log.marker is None:
             engine = self.engine

@@ -39,6 +39,17 @@ async def refused(worker: Worker, *patterns: str) -> None:
         assert re.search(pattern, worker.tail()), f"{pattern!r} is not in: {worker.tail()}"
 
 
+async def commit(bootstrap: str, group: str, place: TopicPartition, offset: int) -> None:
+    """What kafka-consumer-groups.sh --reset-offsets does; the group has no members."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=group, enable_auto_commit=False)
+    await consumer.start()
+    try:
+        consumer.assign([place])
+        await consumer.commit({place: offset})
+    finally:
+        await consumer.stop()
+
+
 def test_aborted_input(scene: Callable[..., Scene]) -> None:
     """Records of aborted transactions in the input are nobody's frames; those of committed ones are."""
 
@@ -111,6 +122,21 @@ def test_input_gone_that_nobody_needs(scene: Callable[..., Scene]) -> None:
     asyncio.run(body())
 
 
+def test_offset_set_back(scene: Callable[..., Scene]) -> None:
+    """The group's offset was set below what the changelog stands for: refused with the offset that fits, and nothing is repeated."""
+
+    async def body() -> None:
+        stage = await ran(scene)
+        ((place, (offset, _)),) = (await committed(stage.bootstrap, stage.name, stage.input)).items()
+        while await members(stage.bootstrap, stage.name):
+            await asyncio.sleep(0.1)
+        await commit(stage.bootstrap, stage.name, place, offset - 100)
+        await refused(stage.start(), f"{stage.changelog}[^\n]*{offset}")
+        await stage.verify()
+
+    asyncio.run(body())
+
+
 def test_a_group_without_offset(scene: Callable[..., Scene]) -> None:
     """The group has no offsets (another name, or they expired) while the changelog holds state: refused each time with the offset that
     fits, and with that it goes on."""
@@ -125,11 +151,7 @@ def test_a_group_without_offset(scene: Callable[..., Scene]) -> None:
             await refused(stage.start(), f"{stage.changelog}[^\n]*{offset}")
         while await members(stage.bootstrap, other):  # a static one stays for a session timeout
             await asyncio.sleep(0.1)
-        consumer = AIOKafkaConsumer(bootstrap_servers=stage.bootstrap, group_id=other, enable_auto_commit=False)
-        await consumer.start()
-        consumer.assign([place])
-        await consumer.commit({place: offset})
-        await consumer.stop()
+        await commit(stage.bootstrap, other, place, offset)
         stage.running.clear()
         stage.start()
         await stage.finish()

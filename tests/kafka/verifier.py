@@ -48,7 +48,7 @@ class Streams:
         source, name = f"{partition}/{record.offset}", (partition, record.key)
         mark = self.watermarks[partition] = max(record.timestamp, self.watermarks.get(partition, record.timestamp))
         self._expire(partition, source, mark)
-        if record.value:
+        if record.value and not len(record.value) % 8:  # else it has no frames, and is a dead letter
             recurrence, seen, _ = self.live.get(name) or (Recurrence(self.wide), 0, 0)
             for i, (x,) in enumerate(struct.iter_unpack("<q", record.value)):
                 self.lines[name].append(Line(source, seen + i, recurrence.step(x), x))

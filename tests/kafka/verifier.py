@@ -7,6 +7,7 @@ import struct
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 
 from aiokafka import ConsumerRecord
 
@@ -40,7 +41,8 @@ class Streams:
     def __init__(self, wide: bool = False, idle_ms: int | None = None):
         self.wide, self.idle_ms = wide, idle_ms
         self.lines: Lines = defaultdict(list)
-        self.live: dict[Name, tuple[Recurrence, int, int]] = {}  # with frames seen and time of the last
+        self.live: dict[str, dict[bytes, tuple[Recurrence, int, int]]] = defaultdict(dict)
+        """By partition, with frames seen and the watermark at the last, which came last at the end."""
         self.watermarks: dict[str, int] = {}
 
     def take(self, record: ConsumerRecord) -> None:
@@ -49,22 +51,23 @@ class Streams:
         mark = self.watermarks[partition] = max(record.timestamp, self.watermarks.get(partition, record.timestamp))
         self._expire(partition, source, mark)
         if record.value and not len(record.value) % 8:  # else it has no frames, and is a dead letter
-            recurrence, seen, _ = self.live.get(name) or (Recurrence(self.wide), 0, 0)
+            live = self.live[partition]
+            recurrence, seen, _ = live.pop(record.key, None) or (Recurrence(self.wide), 0, 0)
             for i, (x,) in enumerate(struct.iter_unpack("<q", record.value)):
                 self.lines[name].append(Line(source, seen + i, recurrence.step(x), x))
-            self.live[name] = (recurrence, seen + len(record.value) // 8, mark)
-        if dict(record.headers).get("undertow-end") == b"1" and name in self.live:
+            live[record.key] = (recurrence, seen + len(record.value) // 8, mark)
+        if dict(record.headers).get("undertow-end") == b"1" and record.key in self.live[partition]:
             self._end(name, source)
 
     def _expire(self, partition: str, source: str, mark: int) -> None:
         if self.idle_ms is None:
             return
-        idle = [n for n, (_, _, last) in self.live.items() if n[0] == partition and last < mark - self.idle_ms]
-        for name in idle:
-            self._end(name, source)
+        live = self.live[partition].items()
+        for key in [k for k, _ in takewhile(lambda item: item[1][2] < mark - self.idle_ms, live)]:
+            self._end((partition, key), source)
 
     def _end(self, name: Name, source: str) -> None:
-        del self.live[name]
+        del self.live[name[0]][name[1]]
         self.lines[name].append(Line(source, END))
 
 

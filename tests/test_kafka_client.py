@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka.client import AIOKafkaClient
 from aiokafka.structs import TopicPartition
 
 from undertow import ConnectorError
 from undertow.connectors.kafka import topics
 from undertow.connectors.kafka.clients import admin, consumer, producer, reader, start, stop
 from undertow.connectors.kafka.failures import told
+from undertow.connectors.kafka.offsets import committed
 from undertow.connectors.kafka.security import kafka_settings
 from undertow.connectors.secret import Secret
 
@@ -144,6 +146,14 @@ def test_who_may_not(secure: Secure) -> None:
         client.subscribe([name])
         await started(client)
 
+    async def looked() -> None:
+        client = AIOKafkaClient(**settings)
+        await client.bootstrap()
+        try:
+            await committed(client, "group", [TopicPartition(name, 0)], stable=False)
+        finally:
+            await client.close()
+
     async def cases() -> list[str]:
         said = []
         for case in (
@@ -153,6 +163,7 @@ def test_who_may_not(secure: Secure) -> None:
             started(producer(settings, "none", 1000)),
             started(producer(settings, "none", 1000, "an-id")),
             polled(),
+            looked(),
         ):
             with pytest.raises(ConnectorError) as refusal:
                 await case
@@ -164,6 +175,7 @@ def test_who_may_not(secure: Secure) -> None:
         f"topic '{name}': does not exist, or this user may not see it", f"topic '{name}': its settings (this needs DescribeConfigs): not authorised",
         "changelog 'm-changelog': cannot be created: not authorised for the topic", "not authorised; grant Write on the topic",
         "not authorised for the transactional id; grant", "not authorised for the topic; grant Read",
+        "group 'group': not authorised for the group; grant Read on it, or set group_id",
     ), strict=True):  # fmt: skip
         assert words in text, said
 

@@ -36,6 +36,17 @@ def lines(capsys: pytest.CaptureFixture[str], config: LogConfig, say: Callable[[
     return err.splitlines()
 
 
+def test_a_line_says_which_worker(capsys: pytest.CaptureFixture[str]) -> None:
+    """One of several says its number in every line of either format, and a field of the same name gives way."""
+    for config in (JSON, LogConfig()):
+        with logging_to_stderr(config, "pumps", worker=1):
+            log.info("restored", extra={"worker": "mine"})
+    as_json, text = capsys.readouterr().err.splitlines()
+    line = json.loads(as_json)
+    assert (line["worker"], line["worker_"], line["message"]) == (1, "mine", "restored")
+    assert text.endswith(" INFO undertow.test: worker 1: restored  worker=mine")
+
+
 def test_a_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
     """A line is an object with time, level, logger, pipeline, message and the event's fields, of JSON's types."""
 

@@ -1,6 +1,6 @@
 """What a run on Kafka would meet: topics, changelogs, the group, its offsets and who has the partitions. Changes nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -74,13 +74,13 @@ async def look(cluster: Cluster) -> Seen:
             found = await committed(cluster.client, cluster.group_id, partitions, stable=False)
             with told(f"{cluster.where}: offsets"):
                 places = await _places(cluster, reader, found)
-                changelogs = [await _changelog(cluster, reader, topic, exists) for topic, exists in there.items()]
+                rows = await _rows(cluster, reader, [tp for tp in partitions if there[tp.topic]])
             group = await _group(cluster, admin)
     finally:
         await clients.stop(reader)
         await cluster.close()
-    _check_markers(cluster, found, there)
-    return Seen(group, changelogs, places)
+    _check_state(cluster, found, rows)
+    return Seen(group, [_changelog(cluster, topic, exists, rows) for topic, exists in there.items()], places)
 
 
 async def _group(cluster: Cluster, admin: AIOKafkaAdminClient) -> Group:
@@ -92,13 +92,21 @@ async def _group(cluster: Cluster, admin: AIOKafkaAdminClient) -> Group:
     return Group(cluster.group_id, "none" if state == "Dead" else state, len(members))
 
 
-async def _changelog(cluster: Cluster, reader: AIOKafkaConsumer, topic: str, there: bool) -> Changelog:
-    name, count, records = cluster.changelog(topic), cluster.partitions(topic), 0
-    if there:
-        partitions = [TopicPartition(name, p) for p in range(count)]
-        first, ends = await reader.beginning_offsets(partitions), await reader.end_offsets(partitions)
-        records = sum(ends[tp] - first[tp] for tp in partitions)
-    return Changelog(name, count, "exists" if there else "would be created", records)
+async def _rows(
+    cluster: Cluster, reader: AIOKafkaConsumer, partitions: Sequence[TopicPartition]
+) -> dict[TopicPartition, int]:
+    """How many records the changelog of each of these partitions holds."""
+    logs = {TopicPartition(cluster.changelog(tp.topic), tp.partition): tp for tp in partitions}
+    if not logs:
+        return {}
+    first, ends = await reader.beginning_offsets(list(logs)), await reader.end_offsets(list(logs))
+    return {tp: ends[log_tp] - first[log_tp] for log_tp, tp in logs.items()}
+
+
+def _changelog(cluster: Cluster, topic: str, exists: bool, rows: Mapping[TopicPartition, int]) -> Changelog:
+    records = sum(count for tp, count in rows.items() if tp.topic == topic)
+    state: Literal["exists", "would be created"] = "exists" if exists else "would be created"
+    return Changelog(cluster.changelog(topic), cluster.partitions(topic), state, records)
 
 
 async def _places(cluster: Cluster, reader: AIOKafkaConsumer, found: Mapping[TopicPartition, Committed]) -> list[Place]:
@@ -120,10 +128,19 @@ async def _places(cluster: Cluster, reader: AIOKafkaConsumer, found: Mapping[Top
     return places
 
 
-def _check_markers(cluster: Cluster, found: Mapping[TopicPartition, Committed], there: Mapping[str, bool]) -> None:
+def _check_state(
+    cluster: Cluster, found: Mapping[TopicPartition, Committed], rows: Mapping[TopicPartition, int]
+) -> None:
+    """Raises CheckpointError where the group's offset and what the changelog holds are not of each other."""
     for tp, known in found.items():
-        if known.claim is not None and known.claim.marker and not there[tp.topic]:
+        name, at = partition_name(tp), f"{cluster.where}: changelog '{cluster.changelog(tp.topic)}'"
+        if known.claim is not None and known.claim.marker and not rows.get(tp):
             raise CheckpointError(
-                f"{cluster.where}: changelog '{cluster.changelog(tp.topic)}': there is none, and the group's offset of {partition_name(tp)} says that one was "
-                "written. Bring it back, or begin all streams anew by setting the group's offset (kafka-consumer-groups.sh --reset-offsets)"
+                f"{at}: there is nothing in it of {name}, and the group's offset says that there was: it was deleted or cut. Bring it back, or begin "
+                "all streams anew by setting the group's offset (kafka-consumer-groups.sh --reset-offsets)"
+            )
+        if known.offset is None and rows.get(tp):
+            raise CheckpointError(
+                f"{at}: it holds {rows[tp]} records of {name}, and group '{cluster.group_id}' has no offset: it has expired, or the group is another. "
+                "Set it (kafka-consumer-groups.sh --reset-offsets), or delete the changelog topic to begin all streams anew"
             )

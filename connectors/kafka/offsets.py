@@ -155,7 +155,7 @@ async def committed(
 
     answer, refused = await _asked(client, group_id, OffsetFetch(group_id, topics, stable), codes)
     if refused:
-        raise ConnectorError(f"group '{group_id}': its offsets cannot be read: {_names(refused)}")
+        raise connector_error(for_code(min(refused))(_names(refused)), f"group '{group_id}': its offsets")
     return {TopicPartition(t, p[0]): _committed(p[1], p[3]) for t, ps, _ in answer.topics for p in ps}
 
 

@@ -84,8 +84,8 @@ def _member(log: str, stage: Scene) -> str:
 
 
 def test_what_a_run_would_refuse(scene: Callable[..., Scene]) -> None:
-    """Input that retention took before it was processed, input that is not kept long enough, a changelog that is gone, a topic that is
-    not there: each is an error that names it and says what to do, and none is made by looking.
+    """Input that retention took before it was processed, input that is not kept long enough, a topic that is not there, a changelog
+    that is gone, or that is of another group: each is an error that names it and says what to do, and none is made by looking.
     """
 
     async def body() -> None:
@@ -102,9 +102,17 @@ def test_what_a_run_would_refuse(scene: Callable[..., Scene]) -> None:
         stage.file.write_text(text.replace(f'"{stage.name}-in"', '"nothing-here"'))
         with pytest.raises(ConnectorError, match=r"topic 'nothing-here': does not exist"):
             await checked(stage)
+        stage.file.write_text(text.replace('group_id = "', 'group_id = "other-'))
+        with pytest.raises(
+            CheckpointError, match=rf"holds .* records of {stage.input}/0, and group 'other-.*' has no offset"
+        ):
+            await checked(stage)
         stage.file.write_text(text)
         await asked(stage.bootstrap, lambda admin: admin.delete_topics([stage.changelog]))
-        with pytest.raises(CheckpointError, match=rf"changelog '{stage.changelog}': there is none, .*Bring it back"):
+        with pytest.raises(
+            CheckpointError,
+            match=rf"changelog '{stage.changelog}': there is nothing in it of {stage.input}/0, .*Bring it back",
+        ):
             await checked(stage)
         await stage.feed(fed(KEYS, 10, seed=1))
         await delete_records(stage.bootstrap, {TopicPartition(stage.input, 0): 55})

@@ -15,7 +15,6 @@ from .cli import exit_code
 from .connectors.config import LogConfig, PlacedPipeline, read_pipeline
 from .connectors.kafka.config import KafkaSourceConfig
 from .connectors.logs import logging_to_stderr, secrets_of
-from .connectors.running import Told, run
 from .connectors.summary import Summary, figures
 from .connectors.supervising import Supervisor
 from .connectors.worker import Reports, check_workers, end_with, of_worker
@@ -24,6 +23,7 @@ from .plan import checked_plan, print_facts, resumes
 from .progress import PLAIN_S, Progress
 
 log = logging.getLogger("undertow.run")
+Told = Callable[[Callable[[], Summary]], None]
 Runs = Callable[[Told], tuple[int, Summary]]  # the exit code, and what was done
 
 
@@ -76,6 +76,8 @@ def run_command(pipeline: Path, check: bool, workers: int, member: tuple[int, in
 
 
 def _run_here(placed: PlacedPipeline, told: Told) -> tuple[int, Summary]:
+    from .connectors.running import run  # loads the engine, a second and 100 MB that a supervisor has no use for
+
     return 0, run(placed, told=told)
 
 
@@ -96,8 +98,9 @@ def _run_worker(placed: PlacedPipeline) -> int:
     reports = Reports()
 
     def runs() -> int:
-        reports.write(run(placed, told=reports))
-        return 0
+        code, summary = _run_here(placed, reports)
+        reports.write(summary)
+        return code
 
     return _logging_errors(runs)
 

@@ -2,22 +2,25 @@
 
 import asyncio
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
 from .connectors.config import PlacedPipeline
 from .connectors.kafka.config import KafkaSourceConfig
-from .connectors.opening import check_parts, check_sink, open_kafka_parts, open_parts
 from .connectors.secret import hidden
-from .engine import Engine
+
+if TYPE_CHECKING:
+    from .engine import Engine
 
 
 def checked_plan(placed: PlacedPipeline) -> dict[str, Any]:
     """Loads and looks at everything that a run needs. Raises UndertowError: what would end it."""
     if isinstance(placed.pipeline.source, KafkaSourceConfig):
         return _on_kafka(placed)
+    from .connectors.opening import check_parts, open_parts  # the engine takes a second to load
+
     parts = open_parts(placed, None, None)
     check_parts(parts)
     return _plan(placed, parts.batch.engine, {"store": str(placed.store_path), "resumes": resumes(placed)})
@@ -31,6 +34,7 @@ def resumes(placed: PlacedPipeline) -> bool:
 def _on_kafka(placed: PlacedPipeline) -> dict[str, Any]:
     from .connectors.kafka.looking import look  # aiokafka takes a fifth of a second to load
     from .connectors.kafka.outputs import SinkOutputs
+    from .connectors.opening import check_sink, open_kafka_parts
 
     parts = open_kafka_parts(placed, None)
     if isinstance(parts.outputs, SinkOutputs):
@@ -46,7 +50,7 @@ def _on_kafka(placed: PlacedPipeline) -> dict[str, Any]:
     return _plan(placed, parts.batch.engine, state)
 
 
-def _plan(placed: PlacedPipeline, engine: Engine, state: dict[str, Any]) -> dict[str, Any]:
+def _plan(placed: PlacedPipeline, engine: "Engine", state: dict[str, Any]) -> dict[str, Any]:
     pipeline = placed.pipeline
     dead = pipeline.dead_letters
     return {

@@ -79,7 +79,7 @@ def test_workers(scene: Callable[..., Scene]) -> None:
         await stage.set_up(partitions=4, session_timeout_s=1.5, tables=LOGS)
         await stage.feed(fed(KEYS, 1500))
         with supervised(stage) as both:
-            await both.until(lambda: len(restored_by(both, 0)) == len(restored_by(both, 1)) == 1, "restored by both")
+            await both.until(lambda: len(sharing(both, 0)) == len(sharing(both, 1)) == 1, "shared by both")
             await shared(stage, 2, 2)
             await stage.feed(fed(keys(90)[60:75], 500))
             await stage.answered()
@@ -87,7 +87,7 @@ def test_workers(scene: Callable[..., Scene]) -> None:
             (pid,) = [line["pid"] for line in both.said("worker started") if line["worker"] == 0]
             os.kill(pid, signal.SIGKILL)
             async with stage.feeding(fed(keys(90)[75:], 10**9), rate=300):
-                await both.until(lambda: len(restored_by(both, 0)) == 2, "restored by the first worker's second life")
+                await both.until(lambda: len(sharing(both, 0)) == 2, "shared with the first worker's second life")
             await stage.answered()
             code, summary = await asyncio.to_thread(both.end)
             assert code == 0, both.log.read_text()
@@ -104,8 +104,8 @@ def test_workers(scene: Callable[..., Scene]) -> None:
     asyncio.run(body())
 
 
-def restored_by(one: Supervised, worker: int) -> set[str]:
-    """When those processes of this worker were started that have restored partitions."""
+def sharing(one: Supervised, worker: int) -> set[str]:
+    """When those processes of this worker were started that had a half of the partitions at some time."""
     lives = [line["time"] for line in one.said("worker started") if line["worker"] == worker]
-    restored = [line["time"] for line in one.said("restored") if line["worker"] == worker]
-    return {begin for begin, end in pairwise([*lives, "9999"]) if any(begin < time < end for time in restored)}
+    lines = [line for line in one.said("assigned") if line["worker"] == worker and len(line["partitions"]) == 2]
+    return {begin for begin, end in pairwise([*lives, "9999"]) if any(begin < line["time"] < end for line in lines)}

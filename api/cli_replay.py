@@ -43,6 +43,7 @@ class Begin(click.ParamType):
     "--from",
     "begin",
     type=Begin(),
+    metavar="start|changelog|OFFSET",
     default="start",
     show_default=True,
     help="start: the first record that there is, from the initial state; an offset, likewise; changelog: on from the stored row.",

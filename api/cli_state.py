@@ -39,7 +39,7 @@ def state_command() -> None:
     """
 
 
-@state_command.command("list")
+@state_command.command("list", short_help="List the streams.")
 @pipeline_argument
 @click.option("--prefix", default="", help="Only streams whose names begin so.")
 @click.option("--partition", metavar="PARTITION", help="Only this partition's.")
@@ -69,7 +69,7 @@ def list_command(pipeline: Path, prefix: str, partition: str | None, limit: int,
         )
 
 
-@state_command.command("show")
+@state_command.command("show", short_help="Show one stream: its states, and what else is kept of it.")
 @pipeline_argument
 @stream_option
 @partition_option
@@ -105,7 +105,7 @@ def show_command(pipeline: Path, stream: str, partition: str | None, full: bool,
             click.echo(f"{name} = {msgspec.json.encode(tensor['values']).decode()}")
 
 
-@state_command.command("export")
+@state_command.command("export", short_help="Write one stream's state to a file.")
 @pipeline_argument
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @stream_option
@@ -123,7 +123,7 @@ def export_command(pipeline: Path, file: Path, stream: str, partition: str | Non
     _done(f"exported to {file}", row, as_json)
 
 
-@state_command.command("import")
+@state_command.command("import", short_help="Put a state from a file into a changelog.")
 @pipeline_argument
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
@@ -147,7 +147,7 @@ def import_command(
     _done("imported", row, as_json)
 
 
-@state_command.command("delete")
+@state_command.command("delete", short_help="Delete one stream.")
 @pipeline_argument
 @stream_option
 @partition_option

@@ -142,9 +142,9 @@ class Batch:
 
     def _refuse(self, columns: Columns, taken: Taken, lost: Mapping[int, str], replayed: np.ndarray) -> None:
         """Tells the dead letters which records were not answered, in their order."""
-        quarantined: dict[int, UndertowError] = dict(taken.dropped)
-        for i, why in lost.items():
-            quarantined[i] = StreamError(f"stream {columns.keys[i]!r} is quarantined until it ends: {why}")
+        quarantined: dict[int, UndertowError] = {
+            i: StreamError(f"stream {columns.keys[i]!r} is quarantined until it ends: {why}") for i, why in lost.items()
+        }
         for i, reason in sorted((taken.refusals | quarantined).items()):
             if replayed[i]:
                 continue

@@ -8,6 +8,9 @@ repeated in a replay, where every other record that was accepted once is accepte
 In a replay each stream goes on from its own row: whatever lies below the offset that its row stands for is passed over,
 also where the row says that the stream has ended.
 
+A quarantined stream is one like the others here: whether its outputs are finite is known only after its step, so what
+depended on it would depend on which records came together.
+
 Records that only add frames to their streams are taken a run at a time, as columns; one that does more is taken alone.
 """
 
@@ -62,7 +65,10 @@ class Steps:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """A stream that ends: by which record, before or after its frames; its name, row, frames seen, and what its tail answers."""
+    """A stream that ends: by which record, before or after its frames; its name, row, frames seen, and what its tail answers.
+
+    quarantined: why it was, before these records.
+    """
 
     record: int
     phase: int
@@ -70,14 +76,15 @@ class Close:
     row: int
     frames: int
     pieces: list[Piece]
+    quarantined: str | None
 
 
 @dataclass(slots=True)
 class Taken:
     """What a run of records from place `begin` on comes to. taken: how many of them. frames: the columns' and those that fill gaps.
 
-    pieces: of each step what it answers, where answers wait for later frames. refusals: why records are bad. dropped: why
-    records of quarantined streams were passed over. failure: why the record after the last one taken was not taken.
+    pieces: of each step what it answers, where answers wait for later frames. refusals: why records are bad. failure: why
+    the record after the last one taken was not taken.
     """
 
     begin: int
@@ -87,7 +94,6 @@ class Taken:
     pieces: list[list[Piece]]
     closes: list[Close]
     refusals: dict[int, UndertowError]
-    dropped: dict[int, UndertowError]
     failure: UndertowError | None
 
 
@@ -104,7 +110,7 @@ class Ledger:
         self.changed: dict[str, dict[Name, Touched]] = {}  # by partition, in the order of the offsets
         self.gone: dict[Name, int] = {}  # streams that had ended, until this offset
         self.waiting: dict[str, int] = {}  # streams of partitions that are being restored or followed
-        self.streams_seen = self.late_frames = self.quarantined_records = 0
+        self.streams_seen = self.late_frames = 0
         self._late_is_bad = (policy.late or ("error" if policy.gap == "error" else "drop")) == "error"
         self._in_time = policy.gap_in == "time"
         self._idle_ns = None if policy.idle_timeout_s is None else round(policy.idle_timeout_s * 1e9)
@@ -177,7 +183,6 @@ class _Taking:
         self.pieces: list[list[Piece]] = []
         self.closes: list[Close] = []
         self.refusals: dict[int, UndertowError] = {}
-        self.dropped: dict[int, UndertowError] = {}
         self.failure: UndertowError | None = None
         self.filled: list[list[np.ndarray]] = []  # chunks that gaps were filled in, an array for each input
         self.total = int(columns.counts.sum())
@@ -196,8 +201,7 @@ class _Taking:
         if self.filled:
             frames = [np.concatenate(a) for a in zip(frames, *self.filled, strict=True)]
         return Taken(
-            self.begin, at - self.begin, frames, Steps.joined(self.parts), self.pieces, self.closes, self.refusals, self.dropped,
-            self.failure,
+            self.begin, at - self.begin, frames, Steps.joined(self.parts), self.pieces, self.closes, self.refusals, self.failure,
         )  # fmt: skip
 
     # ---------------------------------------------------------------------------------------------- many records
@@ -210,8 +214,6 @@ class _Taking:
         rows, _ = self.streams.index.find(self.names[a:b])
         known = rows >= 0
         more = known & (self.c.offsets[a:b] < self.streams.offset[np.where(known, rows, 0)])
-        if self.streams.quarantined:
-            more |= np.isin(rows, list(self.streams.quarantined))
         b = _first(more, a, b)
         before, after, b = self._watermarks(a, b)
         b, opened = self._opened(a, b, rows)
@@ -396,12 +398,6 @@ class _Taking:
     def _frames(self, i: int, row: int, mark: int) -> None:
         """Steps over the frames that the stream has not seen, after what the gap policy puts before them."""
         streams, name, count, start = self.streams, self.names[i], int(self.c.counts[i]), int(self.starts[i])
-        if row >= 0 and row in streams.quarantined:
-            self.ledger.quarantined_records += not self.replayed[i]
-            self.dropped[i] = StreamError(
-                f"stream {name[1]!r} is quarantined until it ends: {streams.quarantined[row]}"
-            )
-            return
         time_ns, gap, total = int(self.c.times_ns[i]), int(self.c.frame_ns[i]), count
         missing = self._missing(i, row)
         if missing > 0 and self.policy.gap == "reset":
@@ -511,8 +507,9 @@ class _Taking:
     def _close(self, row: int, i: int, phase: int, mark: int) -> None:
         streams, name = self.streams, self.streams.name(row)
         frames = int(streams.frames[row])
-        pieces = [] if row in streams.quarantined else self.ledger.numbering.tail(streams.spans.get(row, []), frames)
-        self.closes.append(Close(i, phase, name, row, frames, pieces))
+        why = streams.quarantined.get(row)
+        pieces = [] if why is not None else self.ledger.numbering.tail(streams.spans.get(row, []), frames)
+        self.closes.append(Close(i, phase, name, row, frames, pieces, why))
         self.ledger.touch(name, row, int(self.c.offsets[i]), mark)
         streams.close(row)
 

@@ -89,17 +89,19 @@ class Stepper:
                 bad |= np.add.reduceat(np.append(wrong, False), np.minimum(_starts(rows), len(y))).astype(bool) & (
                     rows > 0
                 )
-        if not bad.any():
+        streams = self.ledger.streams
+        since = streams.quarantined | {c.row: c.quarantined for c in taken.closes if c.quarantined is not None}
+        if not bad.any() and not since:
             return {}
-        s, lost, since = taken.steps, {}, {}
-        for i in np.flatnonzero(np.isin(s.row, s.row[bad])).tolist():
+        s, lost = taken.steps, {}
+        for i in np.flatnonzero(np.isin(s.row, [*since, *s.row[bad].tolist()])).tolist():
             record, row = int(s.record[i]), int(s.row[i])
             if bad[i] and row not in since:
                 since[row] = f"an output of its frame {int(s.first[i])} or one soon after is not finite"
             if row in since:
                 lost[record] = since[row]
         ended = {c.row for c in taken.closes}
-        self.ledger.streams.quarantined.update({row: why for row, why in since.items() if row not in ended})
+        streams.quarantined.update({row: why for row, why in since.items() if row not in ended})
         self._silence(taken.closes, since)
         return lost
 

@@ -324,12 +324,11 @@ class _Taking:
         if not self.ledger._in_time:
             self._number(a, b, groups)
         streams.frames[rows] = first + counts  # of a stream's records the last one's value stays
+        gap = self.c.frame_ns[a:b]
+        streams.due_ns[rows] = np.where(timed & (gap > 0), self.ends_ns[a:b] + gap, NO_TIME)
         if timed.any():
             watched = streams.last_ns[rows] != NO_TIME
             streams.last_ns[rows[timed]] = after[timed]
-            streams.due_ns[rows] = np.where(
-                timed & (self.c.frame_ns[a:b] > 0), self.ends_ns[a:b] + self.c.frame_ns[a:b], NO_TIME
-            )
             for row in dict.fromkeys(rows[timed & ~watched].tolist()):
                 self.ledger._watch(streams.name(row)[0], row)
             which = self.c.partition[a:b]

@@ -79,9 +79,10 @@ class State:
         for name in names:
             del changed[name]
         marker, old = self._marker(partition, offset), held.marker
-        if last or told or old is None or marker.refused != old.refused or not changed:
+        if last or told or old is None or self._refused(partition) != old.refused or not changed:
             told.append((MARKER, seal(marker)))
             held.marker = marker
+            self.ledger.refused -= {(partition, o) for o in self._refused(partition) if o < marker.replay_from}
             told += self._tombstones(partition, held, marker)
         return told
 
@@ -133,9 +134,12 @@ class State:
         first = next(iter(self.ledger.changed.get(partition, {}).values()), None)
         begin = offset if first is None else first.offset
         mark = self.ledger.watermarks.get(partition) if first is None else first.watermark_ns
-        self.ledger.refused = {(p, o) for p, o in self.ledger.refused if p != partition or o >= begin}
-        refused = sorted(o for p, o in self.ledger.refused if p == partition)
+        refused = [o for o in self._refused(partition) if o >= begin]
         return Marker(begin, mark, refused, self.engine.fingerprint, self.layout, offset)
+
+    def _refused(self, partition: str) -> list[int]:
+        """Since the marker that was written last: a replay begins there, whatever was written of streams since."""
+        return sorted(o for p, o in self.ledger.refused if p == partition)
 
     # ---------------------------------------------------------------------------------------------- from the changelog
 

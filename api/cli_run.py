@@ -1,6 +1,7 @@
 """`undertow run`: a pipeline file, run until its source is exhausted or a signal ends it."""
 
 import asyncio
+import gc
 import logging
 import os
 import sys
@@ -78,6 +79,7 @@ def run_command(pipeline: Path, check: bool, workers: int, member: tuple[int, in
 def _run_here(placed: PlacedPipeline, told: Told) -> tuple[int, Summary]:
     from .connectors.running import run  # loads the engine, a second and 100 MB that a supervisor has no use for
 
+    gc.freeze()  # what is loaded stays: the collector would look at all of it again each time that many rows come
     return 0, run(placed, told=told)
 
 

@@ -78,6 +78,17 @@ class Streams:
         self.index.add(name, row)
         return row
 
+    def open_many(self, names: list[Name]) -> list[int]:
+        """Rows for new streams with distinct names, which `keep_many` fills; there has to be room."""
+        rows = [self._free.pop() for _ in range(min(len(names), len(self._free)))]
+        fresh = len(names) - len(rows)
+        rows += range(self._fresh, self._fresh + fresh)
+        self._fresh += fresh
+        self.serial[rows] = np.arange(self._openings + 1, self._openings + 1 + len(names))
+        self._openings += len(names)
+        self.index.add_many(names, rows)
+        return rows
+
     def close(self, row: int) -> None:
         self.index.remove(row)
         self.spans.pop(row, None)
@@ -108,17 +119,24 @@ class Streams:
 
     def keep(self, row: int, kept: Kept) -> None:
         """Takes over what a store kept. Raises SnapshotError where it is not of this model and policy."""
-        self.frames[row], self.changed[row] = kept.frames, False
-        self.seq[row] = NO_SEQ if kept.seq is None else kept.seq
-        self.last_ns[row] = NO_TIME if kept.last_ns is None else kept.last_ns
-        self.due_ns[row] = NO_TIME if kept.due_ns is None else kept.due_ns
-        self.spans.pop(row, None)
-        self.quarantined.pop(row, None)
-        if kept.spans:
-            self.spans[row] = kept.spans
-        if kept.quarantined is not None:
-            self.quarantined[row] = kept.quarantined
-        self._keep_last(row, kept)
+        self.keep_many([row], [kept])
+
+    def keep_many(self, rows: list[int], kept: list[Kept]) -> None:
+        """Takes over what a store kept, of distinct rows. Raises SnapshotError where it is not of this model and policy."""
+        self.changed[rows] = False
+        self.frames[rows] = [k.frames for k in kept]
+        self.seq[rows] = [NO_SEQ if k.seq is None else k.seq for k in kept]
+        self.last_ns[rows] = [NO_TIME if k.last_ns is None else k.last_ns for k in kept]
+        self.due_ns[rows] = [NO_TIME if k.due_ns is None else k.due_ns for k in kept]
+        for row, k in zip(rows, kept, strict=True):
+            self.spans.pop(row, None)
+            self.quarantined.pop(row, None)
+            if k.spans:
+                self.spans[row] = k.spans
+            if k.quarantined is not None:
+                self.quarantined[row] = k.quarantined
+            if self.last_frame or k.last_frame:
+                self._keep_last(row, k)
 
     def _keep_last(self, row: int, kept: Kept) -> None:
         """Streams that were stored under another gap policy have no last frame: zeros stand for it until the next one."""

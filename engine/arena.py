@@ -23,6 +23,14 @@ class Follower(Protocol):
         ...
 
 
+def check_key(key: Key) -> None:
+    """Raises StreamError where it cannot name a stream."""
+    if not isinstance(key, str | bytes | int | np.integer) or isinstance(key, bool):
+        raise StreamError(f"stream key {key!r} is {type(key).__name__}; expected str, bytes or int")
+    if isinstance(key, int) and not -(2**63) <= key < 2**64:
+        raise StreamError(f"stream key {key} has more than 64 bits; expected a smaller number, str or bytes")
+
+
 class Arena:
     """Rows for up to `max_streams` streams.
 
@@ -79,10 +87,7 @@ class Arena:
 
     def open(self, key: Key, now: int) -> int:
         """A slot in its initial state for a new stream. Raises ArenaFullError."""
-        if not isinstance(key, str | bytes | int | np.integer) or isinstance(key, bool):
-            raise StreamError(f"stream key {key!r} is {type(key).__name__}; expected str, bytes or int")
-        if isinstance(key, int) and not -(2**63) <= key < 2**64:
-            raise StreamError(f"stream key {key} has more than 64 bits; expected a smaller number, str or bytes")
+        check_key(key)
         if self._free:
             slot = self._free.pop()
         elif self._fresh < self.max_streams:
@@ -95,6 +100,22 @@ class Arena:
         self.last_active[slot] = now
         self.index.add(int(key) if isinstance(key, np.integer) else key, slot)
         return slot
+
+    def open_many(self, keys: list[Key], now: int) -> np.ndarray:
+        """Slots, int64 (n,), for new streams with distinct keys, whose rows the caller writes. Raises ArenaFullError; nothing changes then."""
+        for key in keys:
+            check_key(key)
+        if len(keys) > len(self._free) + self.max_streams - self._fresh:
+            raise ArenaFullError(
+                f"{len(keys)} new streams and {self.max_streams - len(self.index)} free slots; close or drop streams, or raise max_streams"
+            )
+        used = [self._free.pop() for _ in range(min(len(keys), len(self._free)))]
+        fresh = len(keys) - len(used)
+        slots = np.array([*used, *range(self._fresh, self._fresh + fresh)], np.int64)
+        self._fresh += fresh
+        self.last_active[slots] = now
+        self.index.add_many([int(k) if isinstance(k, np.integer) else k for k in keys], slots.tolist())
+        return slots
 
     def release(self, key: Key) -> None:
         """Forgets a stream; handles to its slot become stale."""

@@ -303,12 +303,8 @@ class Engine:
         with self._lock:
             check_rows(self._arena, rows, f"{len(keys)} streams")
             slots = self._arena.index.find(keys)[0]
-            new = np.flatnonzero(slots < 0).tolist()
-            room = self._arena.max_streams - len(self._arena.index)
-            if len(new) > room:
-                raise ArenaFullError(f"{len(new)} streams are restored and {room} slots are free; raise max_streams")
-            for i in new:
-                slots[i] = self._arena.open(keys[i], 0)
+            new = np.flatnonzero(slots < 0)
+            slots[new] = self._arena.open_many([keys[i] for i in new.tolist()], 0)
             self._arena.write_many(slots, rows)
             self._arena.last_active[slots] = self._clock()
 

@@ -17,6 +17,7 @@ _INDEX, _SLOTS, _MARKS, _I64 = types.int64[::1], types.int64[::1], types.int32[:
 _SIGNATURES = {
     "find": [(_INDEX, _I64, _SLOTS, _MARKS, _I64)],
     "insert": [(_INDEX, _I64, _I64)],
+    "insert_many": [(_INDEX, _SLOTS, _SLOTS)],
     "erase": [(_INDEX, _I64)],
     "move": [(_INDEX, _I64, _I64)],
     "finite": [(types.Array(types.float32, rank, "C"),) for rank in (1, 2, 3, 4)],
@@ -69,12 +70,29 @@ class KeyIndex(Generic[K]):
             self._marks[:], self._stamp = 0, 1
         return slots, self._do.find(self._index, id(keys), slots, self._marks, self._stamp)
 
+    def _grow(self, more: int) -> None:
+        """Makes room for so many more keys."""
+        size = len(self._table)
+        while (self._count + more - 1) * 8 >= size * 5:
+            size *= 2
+        if size > len(self._table):
+            old = self._table
+            self._room(size)
+            self._do.move(self._index, old.ctypes.data, len(old))
+
+    def add_many(self, keys: list[K], slots: list[int]) -> None:
+        """Gives distinct keys, none of them resident, distinct slots."""
+        self._grow(len(keys))
+        self._keys += [None] * (1 + max(slots, default=-1) - len(self._keys))
+        for key, slot in zip(keys, slots, strict=True):
+            self._keys[slot] = key
+        digests = np.fromiter(map(hash, keys), np.int64, len(keys))
+        self._do.insert_many(self._index, np.array(slots, np.int64), digests)
+        self._count += len(keys)
+
     def add(self, key: K, slot: int) -> None:
         """Gives a key, which is not resident, a slot."""
-        if self._count * 8 >= len(self._table) * 5:
-            old = self._table
-            self._room(2 * len(old))
-            self._do.move(self._index, old.ctypes.data, len(old))
+        self._grow(1)
         if slot == len(self._keys):
             self._keys.append(key)
         else:

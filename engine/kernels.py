@@ -105,6 +105,13 @@ def insert(index, slot, digest):
 
 
 @njit
+def insert_many(index, slots, digests):
+    """`insert` of many, whose keys are distinct."""
+    for i in range(slots.size):
+        insert(index, slots[i], digests[i])
+
+
+@njit
 def erase(index, slot):
     """Takes a slot out of the table: what follows without a gap moves up, where its own place allows."""
     hole = _place(index, get_int64(index[HASHES] + 8 * slot))

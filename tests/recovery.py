@@ -60,7 +60,7 @@ class Life:
     """One process. Drives `State` in the order in which the Kafka processor does."""
 
     def __init__(self, cluster: Cluster, engine: Engine, policy: Policy, max_streams: int, choose: random.Random):
-        for key in engine.keys():
+        for key in list(engine.keys()):
             engine.drop(key)
         self.cluster, self.choose, self.letters = cluster, choose, list[tuple[str, int, str]]()
         self.batch = Batch(engine, None, lambda answers: answers, policy, max_streams, 100, self)  # type: ignore[arg-type]

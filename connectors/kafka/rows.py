@@ -5,7 +5,7 @@ leaves a row without a state, which says from which offset on that holds, until 
 """
 
 import hashlib
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -46,6 +46,9 @@ class Marker(msgspec.Struct, array_like=True, frozen=True):
     next_offset: int
 
 
+_DECODERS: dict[type, msgspec.msgpack.Decoder[Any]] = {kind: msgspec.msgpack.Decoder(kind) for kind in (Row, Marker)}
+
+
 def stream_key(key: bytes) -> bytes:
     return b"s" + key
 
@@ -65,6 +68,6 @@ def unseal(blob: bytes, kind: type[T], where: str) -> T:
             f"{where} has format {body[: len(FORMAT)]!r}, this version reads {FORMAT!r}; run the version that wrote it"
         )
     try:
-        return msgspec.msgpack.decode(body[len(FORMAT) :], type=kind)
+        return _DECODERS[kind].decode(memoryview(body)[len(FORMAT) :])
     except msgspec.DecodeError as error:
         raise CheckpointError(f"{where} is not valid: {error}") from error

@@ -185,28 +185,26 @@ class State:
         streams, held = self.ledger.streams, self.held[partition]
         names: list[Name] = [(partition, key) for key, _ in rows]
         places, _ = streams.index.find(names)
-        for i in np.flatnonzero(places < 0).tolist():
-            if not streams.room:
-                raise CheckpointError(
-                    f"{where}: more than {streams.capacity} streams are stored; raise [model] max_streams, or run more workers"
-                )
-            places[i] = streams.open(names[i])
-            self.ledger.waiting[partition] += 1
+        new = np.flatnonzero(places < 0)
+        if len(new) > streams.room:
+            raise CheckpointError(
+                f"{where}: more than {streams.capacity} streams are stored; raise [model] max_streams, or run more workers"
+            )
+        size = self.engine.row_bytes
+        wrong = next((key for key, row in rows if len(row.state or b"") != size), None)
+        if wrong is not None:
+            raise CheckpointError(f"{where}: stream {wrong!r}: its state has not {size} bytes")
+        places[new] = streams.open_many([names[i] for i in new.tolist()])
+        self.ledger.waiting[partition] += len(new)
         try:
+            streams.keep_many(places.tolist(), [row.kept or Kept(0) for _, row in rows])
+            streams.offset[places] = [row.offset for _, row in rows]
+            states = np.frombuffer(b"".join(row.state or b"" for _, row in rows), np.uint8).reshape(len(rows), size)
+            self.engine.write_rows(places.tolist(), states)
             for (key, row), place in zip(rows, places.tolist(), strict=True):
-                streams.keep(place, row.kept or Kept(0))
-                streams.offset[place] = row.offset
                 held.ended.pop(key, None)
-            if rows:
-                size = self.engine.row_bytes
-                wrong = next((key for key, row in rows if len(row.state or b"") != size), None)
-                if wrong is not None:
-                    raise SnapshotError(f"stream {wrong!r}: its state has not {size} bytes")
-                states = np.frombuffer(b"".join(row.state or b"" for _, row in rows), np.uint8).reshape(len(rows), size)
-                self.engine.write_rows(places.tolist(), states)
-                for (_, row), place in zip(rows, places.tolist(), strict=True):
-                    if row.collected:
-                        self.engine.put_collected(place, row.collected)
+                if row.collected:
+                    self.engine.put_collected(place, row.collected)
         except SnapshotError as error:
             raise CheckpointError(f"{where}: {error}") from error
 

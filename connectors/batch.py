@@ -252,6 +252,6 @@ def _placed(source: str, refusal: UndertowError) -> UndertowError:
 
 
 def slots(max_streams: int, standbys: int = 0) -> int:
-    """Slots of the engine: twice as many as streams may be open, because a replay may meet partitions in another order;
-    and as many again for each worker that this one may stand by for."""
-    return (2 + standbys) * max_streams
+    """Slots of the engine: twice as many as streams may be open, because a replay may meet partitions in another order; as
+    many again for each worker that this one may stand by for; and one for a stream that begins anew while its old row is left."""
+    return (2 + standbys) * max_streams + 1

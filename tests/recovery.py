@@ -162,7 +162,7 @@ def turn(life: Life) -> None:
     if choose.random() < 0.2:
         cluster.logs[choose.choice(sorted(cluster.logs))].compact(choose)
     if choose.random() < 0.1:  # a partition goes and comes back
-        p = choose.choice(sorted(cluster.records))
+        p = choose.choice(sorted(life.replay_to))
         life.commit(frozenset({p}))
         life.start(p)
 

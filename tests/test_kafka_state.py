@@ -92,7 +92,7 @@ POLICIES = [
 
 
 @pytest.mark.parametrize("keys", POLICIES, ids=lambda k: "-".join(map(str, k.values())))
-@settings(max_examples=4)
+@settings(max_examples=3)
 @given(seed=st.integers(0, 100_000))
 def test_lives_that_crash_give_what_one_gives(engine: Engine, keys: dict[str, Any], seed: int) -> None:
     """Commits, shares of rows, compactions, crashes, aborted transactions and hand-overs at random: the answers that all lives
@@ -105,7 +105,7 @@ def test_lives_that_crash_give_what_one_gives(engine: Engine, keys: dict[str, An
     assert cluster.lines() == expected.lines()
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(seed=st.integers(0, 100_000), most=st.integers(1, 4), idle=st.sampled_from([None, 25.0]))
 def test_refusals_are_repeated(sums: Engine, seed: int, most: int, idle: float | None) -> None:
     """A partition with more streams than there is room for: which records found none is decided once, whatever crashes."""
@@ -117,7 +117,7 @@ def test_refusals_are_repeated(sums: Engine, seed: int, most: int, idle: float |
     assert cluster.lines() == expected.lines()
 
 
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(seed=st.integers(0, 100_000))
 def test_a_standby_goes_on(sums: Engine, seed: int) -> None:
     """A life that has followed the changelogs piece by piece while another wrote them goes on as one that reads them at once."""
@@ -150,7 +150,7 @@ def twin(engine: Engine) -> Engine:
     return _twins.setdefault(id(engine), Engine(engine.artifact, backend="numba", max_streams=129))
 
 
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(seed=st.integers(0, 100_000))
 def test_partitions_move_between_lives_that_are_full(sums: Engine, seed: int) -> None:
     """Partitions that move between two processes with too little room: each record with frames is answered once or is a dead letter

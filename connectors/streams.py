@@ -128,9 +128,11 @@ class Streams:
         self.seq[rows] = [NO_SEQ if k.seq is None else k.seq for k in kept]
         self.last_ns[rows] = [NO_TIME if k.last_ns is None else k.last_ns for k in kept]
         self.due_ns[rows] = [NO_TIME if k.due_ns is None else k.due_ns for k in kept]
+        for few in (self.spans, self.quarantined):
+            if few:
+                for row in rows:
+                    few.pop(row, None)
         for row, k in zip(rows, kept, strict=True):
-            self.spans.pop(row, None)
-            self.quarantined.pop(row, None)
             if k.spans:
                 self.spans[row] = k.spans
             if k.quarantined is not None:

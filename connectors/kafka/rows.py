@@ -58,16 +58,20 @@ def seal(value: msgspec.Struct) -> bytes:
     return hashlib.blake2b(body, digest_size=DIGEST_BYTES).digest() + body
 
 
-def unseal(blob: bytes, kind: type[T], where: str) -> T:
-    """Raises CheckpointError, naming `where`, where the bytes are damaged or of another version."""
-    digest, body = blob[:DIGEST_BYTES], blob[DIGEST_BYTES:]
-    if hashlib.blake2b(body, digest_size=DIGEST_BYTES).digest() != digest:
-        raise CheckpointError(f"{where} is damaged: its checksum does not match its {len(blob)} bytes")
+def unseal(blob: bytes, kind: type[T], where: str, stream: bytes | None = None) -> T:
+    """Raises CheckpointError, naming `where` and the stream, where the bytes are damaged or of another version."""
+    body = memoryview(blob)[DIGEST_BYTES:]
+    if hashlib.blake2b(body, digest_size=DIGEST_BYTES).digest() != blob[:DIGEST_BYTES]:
+        raise CheckpointError(f"{_told(where, stream)} is damaged: its checksum does not match its {len(blob)} bytes")
     if body[: len(FORMAT)] != FORMAT:
         raise CheckpointError(
-            f"{where} has format {body[: len(FORMAT)]!r}, this version reads {FORMAT!r}; run the version that wrote it"
+            f"{_told(where, stream)} has format {bytes(body[: len(FORMAT)])!r}, this version reads {FORMAT!r}; run the version that wrote it"
         )
     try:
-        return _DECODERS[kind].decode(memoryview(body)[len(FORMAT) :])
+        return _DECODERS[kind].decode(body[len(FORMAT) :])
     except msgspec.DecodeError as error:
-        raise CheckpointError(f"{where} is not valid: {error}") from error
+        raise CheckpointError(f"{_told(where, stream)} is not valid: {error}") from error
+
+
+def _told(where: str, stream: bytes | None) -> str:
+    return where if stream is None else f"{where}: stream {stream!r}"

@@ -158,7 +158,7 @@ class State:
             stream = key[1:]
             if key[:1] != b"s":
                 raise CheckpointError(f"{where}: a record has the key {key!r}; is it another program's topic?")
-            row = None if value is None else unseal(value, Row, f"{where}: stream {stream!r}")
+            row = None if value is None else unseal(value, Row, where, stream)
             held.cold.pop(stream, None)
             if row is not None and row.state is not None and self._fits(row, where, stream):
                 rows.append((stream, row))

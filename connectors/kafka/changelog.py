@@ -18,16 +18,21 @@ class ChangelogReader:
         self._make, self._consumer = make, None
         self.positions: dict[TopicPartition, int] = {}
 
-    async def follow(self, begin: Mapping[TopicPartition, int | None]) -> None:
-        """Reads these partitions and no others from now on; from these offsets, None: from the first that there is."""
+    async def open(self) -> Any:
+        """The consumer, which connects where it has not yet."""
         if self._consumer is None:
             self._consumer = self._make()
             await self._consumer.start()
-        self._consumer.assign(list(begin))
-        first = await self._consumer.beginning_offsets(list(begin)) if begin else {}
+        return self._consumer
+
+    async def follow(self, begin: Mapping[TopicPartition, int | None]) -> None:
+        """Reads these partitions and no others from now on; from these offsets, None: from the first that there is."""
+        consumer = await self.open()
+        consumer.assign(list(begin))
+        first = await consumer.beginning_offsets(list(begin)) if begin else {}
         self.positions = {tp: max(first[tp], at or 0) for tp, at in begin.items()}
         for tp, at in self.positions.items():
-            self._consumer.seek(tp, at)
+            consumer.seek(tp, at)
 
     def lags(self) -> dict[TopicPartition, int]:
         """How many offsets each partition is behind what is committed in it; of those that were asked for once."""

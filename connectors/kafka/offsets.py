@@ -17,26 +17,25 @@ offset names the transactional id of its owner, and whoever takes a partition ov
 A transactional id belongs to one life of one process and is never used again, so shutting out an old one is harmless.
 """
 
-import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 from aiokafka import TopicPartition
-from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
-from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, for_code
+from aiokafka.client import AIOKafkaClient, CoordinationType
+from aiokafka.errors import for_code
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.commit import OffsetCommitRequest
 from aiokafka.protocol.types import Boolean, CompactArray, CompactString, Int16, Int32, Int64, Schema, TaggedFields
 from aiokafka.structs import OffsetAndMetadata
 
 from ...engine.errors import CheckpointError, ConnectorError
+from .coordinators import ask, names
 from .failures import connector_error
 
-RETRY_S, GIVE_UP_S = 0.02, 30.0
-# error codes: offsets pending; loading, not available, not coordinator; illegal generation, unknown member, rebalance in progress, fenced instance
-_UNSTABLE, _NOT_COORDINATOR, _OTHER_GENERATION = 88, (14, 15, 16), (22, 25, 27, 82)
+# error codes: offsets pending; illegal generation, unknown member, rebalance in progress, fenced instance
+_UNSTABLE, _OTHER_GENERATION = 88, (22, 25, 27, 82)
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -153,9 +152,11 @@ async def committed(
     def codes(answer: Any) -> set[int]:
         return {answer.error_code, *(p[4] for _, ps, _ in answer.topics for p in ps)}
 
-    answer, refused = await _asked(client, group_id, OffsetFetch(group_id, topics, stable), codes)
+    answer, refused = await ask(
+        client, CoordinationType.GROUP, group_id, OffsetFetch(group_id, topics, stable), codes, {_UNSTABLE}
+    )
     if refused:
-        raise connector_error(for_code(min(refused))(_names(refused)), f"group '{group_id}': its offsets")
+        raise connector_error(for_code(min(refused))(names(refused)), f"group '{group_id}': its offsets")
     return {TopicPartition(t, p[0]): _committed(p[1], p[3]) for t, ps, _ in answer.topics for p in ps}
 
 
@@ -181,42 +182,10 @@ async def claim(
     def codes(answer: Any) -> set[int]:
         return {code for _, partitions in answer.topics for _, code in partitions}
 
-    _, refused = await _asked(client, member.group_id, request, codes)
+    _, refused = await ask(client, CoordinationType.GROUP, member.group_id, request, codes)
     if refused - set(_OTHER_GENERATION):
-        raise ConnectorError(f"group '{member.group_id}': its offsets cannot be committed: {_names(refused)}")
-    return _names(refused) or None
-
-
-async def _asked(
-    client: AIOKafkaClient, group_id: str, request: Any, codes: Callable[[Any], set[int]]
-) -> tuple[Any, set[int]]:
-    """The answer of the group's coordinator, and its error codes that asking again would not mend. Raises ConnectorError."""
-    loop, told = asyncio.get_running_loop(), "no answer"
-    deadline = loop.time() + GIVE_UP_S
-    while loop.time() < deadline:
-        try:
-            node = await client.coordinator_lookup(CoordinationType.GROUP, group_id)
-            answer = await client.send(node, request, group=ConnectionGroup.COORDINATION)
-        except KafkaError as error:
-            if not error.retriable:
-                raise connector_error(error, f"group '{group_id}'") from error
-            told = str(error)
-            await client.force_metadata_update()
-        else:
-            found = codes(answer) - {0}
-            if GroupAuthorizationFailedError.errno in found:
-                raise connector_error(GroupAuthorizationFailedError(group_id), f"group '{group_id}'")
-            if not found & {_UNSTABLE, *_NOT_COORDINATOR}:
-                return answer, found
-            told = _names(found)
-        await asyncio.sleep(RETRY_S)
-    raise ConnectorError(
-        f"group '{group_id}': its offsets were not to be had for {GIVE_UP_S:g} s: {told}; is a transaction hanging?"
-    )
-
-
-def _names(codes: Iterable[int]) -> str:
-    return ", ".join(f"{for_code(c).__name__} ({c})" for c in sorted(codes))
+        raise ConnectorError(f"group '{member.group_id}': its offsets cannot be committed: {names(refused)}")
+    return names(refused) or None
 
 
 def _committed(offset: int, metadata: str | None) -> Committed:

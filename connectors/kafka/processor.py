@@ -27,7 +27,8 @@ from ..observing import EVERY_S, Observed
 from ..summary import Summary
 from . import clients
 from .changelog import ChangelogReader, Records
-from .cluster import Cluster, change_batches
+from .cluster import TRANSACTION_S, Cluster, change_batches
+from .coordinators import shut_out
 from .dead_topic import DeadLetterTopic
 from .failures import connector_error
 from .failures import told as failing
@@ -124,6 +125,7 @@ class KafkaProcessor:
         self._moved: set[TopicPartition] = set()
         self._began = self._commit_at = clock()
         self._polls = 0
+        self._wake = asyncio.Event()  # there is something else to do than to wait for records
         self._times: list[np.ndarray] = []  # event times of the records that are not committed
         self._observed, self._observe_at = Observed(metrics, health), 0.0
 
@@ -176,7 +178,14 @@ class KafkaProcessor:
             self._polls += 1
             self._polling = asyncio.create_task(self._fetch())
         due_s = self._commit_at + self.delivery.commit_interval_s - self.clock()
-        await asyncio.wait({self._polling}, timeout=max(0.0, min(POLL_S, due_s)) if self._moved else POLL_S)
+        waking = asyncio.ensure_future(self._wake.wait())
+        await asyncio.wait(
+            {self._polling, waking},
+            timeout=max(0.0, min(POLL_S, due_s)) if self._moved else POLL_S,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        waking.cancel()
+        self._wake.clear()
         if not self._polling.done():
             return {}
         polled, self._polling = self._polling.result(), None
@@ -329,6 +338,7 @@ class KafkaProcessor:
         coordinator: Any = self.consumer._coordinator  # the public client tells no generation
         member = Membership(self.cluster.group_id, coordinator.generation, coordinator.member_id)
         self._assignment, self._taken_up = Assignment(frozenset(partitions), member), False
+        self._wake.set()
         self.metrics.assigned((tp.topic, tp.partition) for tp in partitions)
         self.health.state("restoring" if self._waiting() else "running")
         log.info("assigned", extra={"partitions": sorted(map(partition_name, partitions))})
@@ -357,6 +367,7 @@ class KafkaProcessor:
                     self.state.drop(partition_name(tp))
         if new:
             self._restoring = asyncio.create_task(self._restore(new, warm, assignment.member))
+            self._restoring.add_done_callback(lambda _: self._wake.set())
         standbys = {TopicPartition(*place) for place in self.cluster.assignor.standbys} - assigned
         if standbys or self._warm:
             self._following_logs = asyncio.create_task(self._follow(standbys))
@@ -492,7 +503,8 @@ class KafkaProcessor:
         if self.source.stop_at_end:
             part.end = (await self.consumer.end_offsets([tp]))[tp]
         part.replay_to, part.running = (part.committed if part.committed > begin else 0), True
-        part.after_poll = self._polls
+        drained = self._polling is not None and self._polling.done()  # else that poll has taken nothing yet
+        part.after_poll = self._polls if drained else self._polls - 1
         self.consumer.seek(tp, begin)
         self.consumer.resume(tp)
 
@@ -503,7 +515,7 @@ class KafkaProcessor:
         """
         client, group = self.cluster.client, self.cluster.group_id
         for owner in self._owners(await self._released(new)) - {self.writer.id}:
-            await self.writer.shut_out(owner)
+            await shut_out(client, owner, TRANSACTION_S)
             log.info("fenced", extra={"owner": owner})
         found = await committed(client, group, new, stable=True)
         await self.cluster.with_changelogs({tp.topic for tp in new})
@@ -539,6 +551,7 @@ class KafkaProcessor:
             await self.writer.start()
         self._consumer = self.cluster.consumer()
         await clients.start(self.consumer, self.cluster.settings)
+        await self.reader.open()
         self.cluster.subscribe(self.consumer, _Listener(self))
         self._began = self._commit_at = self.clock()
 

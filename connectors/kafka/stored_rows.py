@@ -29,7 +29,8 @@ from ..stored import StoredPlace, StoredRow, StoredStreams, Wanted, kept_of
 from ..streams import Kept
 from . import clients
 from .changelog import ChangelogReader, Records
-from .cluster import Cluster, change_batches
+from .cluster import TRANSACTION_S, Cluster, change_batches
+from .coordinators import shut_out
 from .failures import told
 from .intake import partition_name
 from .offsets import Claim, Committed, committed
@@ -187,7 +188,7 @@ class ChangelogStates:
     ) -> int:
         found = (await committed(self.cluster.client, self.cluster.group_id, [tp], stable=False))[tp]
         if found.claim and found.claim.owner:
-            await writer.shut_out(found.claim.owner)
+            await shut_out(self.cluster.client, found.claim.owner, TRANSACTION_S)
         found = (await committed(self.cluster.client, self.cluster.group_id, [tp], stable=True))[tp]
         offset, claim = (await self.cluster.begins(consumer, {tp: found.offset}))[tp], found.claimed_by(writer.id)
         await self._commit(consumer, tp, OffsetAndMetadata(offset, claim.text()))

@@ -74,16 +74,6 @@ class Writer:
             with suppress(KafkaError, TimeoutError):
                 await asyncio.wait_for(producer.stop(), STOP_S)
 
-    async def shut_out(self, transactional_id: str) -> None:
-        """Aborts the open transaction of another life, and lets it write no more. Raises WriterFailed."""
-        other = self._make(transactional_id)
-        try:
-            with _failing():
-                await other.start()
-        finally:
-            with suppress(KafkaError):
-                await other.stop()
-
     async def _begin(self) -> None:
         if not self._open:
             await self.producer.begin_transaction()

@@ -140,6 +140,19 @@ class Streams:
             if self.last_frame or k.last_frame:
                 self._keep_last(row, k)
 
+    def keep_plain(
+        self, rows: np.ndarray, frames: np.ndarray, seq: np.ndarray, last_ns: np.ndarray, due_ns: np.ndarray
+    ) -> None:
+        """`keep_many` of streams of which nothing is kept but numbers."""
+        self.changed[rows] = False
+        self.frames[rows], self.seq[rows], self.last_ns[rows], self.due_ns[rows] = frames, seq, last_ns, due_ns
+        for few in (self.spans, self.quarantined):
+            if few:
+                for row in rows.tolist():
+                    few.pop(row, None)
+        for last in self.last_frame:
+            last[rows] = 0
+
     def _keep_last(self, row: int, kept: Kept) -> None:
         """Streams that were stored under another gap policy have no last frame: zeros stand for it until the next one."""
         for place, frames in zip(kept.last_frame, self.last_frame, strict=False):

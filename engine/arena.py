@@ -103,9 +103,10 @@ class Arena:
 
     def open_many(self, keys: list[Key], now: int) -> np.ndarray:
         """Slots, int64 (n,), for new streams with distinct keys, whose rows the caller writes. Raises ArenaFullError; nothing changes then."""
-        if set(map(type, keys)) - {str, bytes}:
-            for key in keys:
-                check_key(key)
+        kinds = set(map(type, keys))
+        few = [min(keys), max(keys)] if kinds == {int} else keys if kinds - {str, bytes} else []  # pyright: ignore[reportArgumentType]
+        for key in few:
+            check_key(key)
         if len(keys) > len(self._free) + self.max_streams - self._fresh:
             raise ArenaFullError(
                 f"{len(keys)} new streams and {self.max_streams - len(self.index)} free slots; close or drop streams, or raise max_streams"

@@ -1,20 +1,21 @@
-"""What a changelog topic holds: a row a stream and a marker, sealed.
+"""What a changelog topic holds: a row a stream, plain (`plain_rows`) or sealed, and a marker, sealed.
 
-Keys: `s` and the stream's key, or `m` for the marker. Values: a checksum, a format, MessagePack. A stream that has ended
+Keys: `s` and the stream's key, or `m` for the marker. Sealed values: a checksum, a format, MessagePack. A stream that has ended
 leaves a row without a state, which says from which offset on that holds, until no replay can begin below it; then a tombstone.
 """
 
 import hashlib
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
 from ...engine.errors import CheckpointError
 from ..streams import Kept
+from .plain_rows import MAGIC, unpacked
 
 FORMAT = b"UTCL\x01"
 DIGEST_BYTES = 16
-MARKER = b"m"
+MARKER, STREAM = b"m", b"s"  # what keys begin with
 T = TypeVar("T", bound=msgspec.Struct)
 
 
@@ -50,7 +51,7 @@ _DECODERS: dict[type, msgspec.msgpack.Decoder[Any]] = {kind: msgspec.msgpack.Dec
 
 
 def stream_key(key: bytes) -> bytes:
-    return b"s" + key
+    return STREAM + key
 
 
 def seal(value: msgspec.Struct) -> bytes:
@@ -60,6 +61,8 @@ def seal(value: msgspec.Struct) -> bytes:
 
 def unseal(blob: bytes, kind: type[T], where: str, stream: bytes | None = None) -> T:
     """Raises CheckpointError, naming `where` and the stream, where the bytes are damaged or of another version."""
+    if kind is Row and blob[:8] == MAGIC:
+        return cast(T, Row(*unpacked(blob, _told(where, stream))))
     body = memoryview(blob)[DIGEST_BYTES:]
     if hashlib.blake2b(body, digest_size=DIGEST_BYTES).digest() != blob[:DIGEST_BYTES]:
         raise CheckpointError(f"{_told(where, stream)} is damaged: its checksum does not match its {len(blob)} bytes")

@@ -19,7 +19,8 @@ from ..batch import Batch
 from ..columns import NO_TIME
 from ..store import StoredPartition
 from ..streams import Kept, Name
-from .rows import MARKER, Marker, Row, seal, stream_key, unseal
+from .plain_rows import COLUMNS, is_plain, layout_of, pack, unpack
+from .rows import MARKER, STREAM, Marker, Row, seal, stream_key, unseal
 
 log = logging.getLogger("undertow.kafka")
 Changes = list[tuple[bytes, bytes | None]]  # keys and values for a changelog, None a tombstone
@@ -113,22 +114,27 @@ class State:
         rows, _ = streams.index.find(list(names))
         live = [(name, row) for name, row in zip(names, rows.tolist(), strict=True) if row >= 0]
         states = self.engine.read_rows([row for _, row in live]) if live else np.zeros((0, 0), np.uint8)
+        streams.changed[[row for _, row in live]] = False
         told: Changes = []
-        for (name, row), state in zip(live, states, strict=True):
-            streams.changed[row] = False
-            collected = self.engine.collected(row)
-            told.append(
-                (
-                    stream_key(_bytes(name)),
-                    seal(Row(offset, self.layout, streams.kept(row), state.tobytes(), collected)),
-                )
-            )
+        for (name, _), value in zip(live, self._values([row for _, row in live], states, offset), strict=True):
+            told.append((stream_key(_bytes(name)), value))
             held.ended.pop(_bytes(name), None)
         for name, row in zip(names, rows.tolist(), strict=True):
             if row < 0:
                 told.append((stream_key(_bytes(name)), seal(Row(offset, self.layout))))
                 held.ended[_bytes(name)] = offset
         return told
+
+    def _values(self, rows: list[int], states: np.ndarray, offset: int) -> list[bytes]:
+        """The changelog's values of streams with these states, uint8 (n, row_bytes)."""
+        streams = self.ledger.streams
+        kept_apart = [row for row in rows if row in streams.spans or row in streams.quarantined]
+        if streams.last_frame or self.engine.spec.sequence or kept_apart:
+            return [
+                seal(Row(offset, self.layout, streams.kept(row), state.tobytes(), self.engine.collected(row)))
+                for row, state in zip(rows, states, strict=True)
+            ]
+        return pack(offset, self.layout, [getattr(streams, name)[rows] for name in COLUMNS], states)
 
     def _marker(self, partition: str, offset: int) -> Marker:
         first = next(iter(self.ledger.changed.get(partition, {}).values()), None)
@@ -150,13 +156,14 @@ class State:
     def apply(self, partition: str, records: Sequence[tuple[bytes, bytes | None]], where: str) -> None:
         """Takes over changelog records in their order. Raises CheckpointError, naming `where` and the stream."""
         latest = dict(records)  # of each key the last counts
+        self._apply_plain(partition, latest, where)
         held, rows = self.held[partition], list[tuple[bytes, Row]]()
         for key, value in latest.items():
             if key == MARKER and value is not None:
                 held.marker = unseal(value, Marker, f"{where}: the marker")
                 continue
             stream = key[1:]
-            if key[:1] != b"s":
+            if key[:1] != STREAM:
                 raise CheckpointError(f"{where}: a record has the key {key!r}; is it another program's topic?")
             row = None if value is None else unseal(value, Row, where, stream)
             held.cold.pop(stream, None)
@@ -170,6 +177,35 @@ class State:
                 held.ended[stream] = row.offset
             self._forget((partition, stream))
         self._put(partition, rows, where)
+
+    def _apply_plain(self, partition: str, latest: dict[bytes, bytes | None], where: str) -> None:
+        """Takes the plain rows of this model over, and out of `latest`; leaves those with which something is wrong."""
+        held, size = self.held[partition], self.engine.row_bytes
+        keys = [key for key, value in latest.items() if is_plain(value, size) and key[:1] == STREAM]
+        rows, right = unpack([latest[key] or b"" for key in keys], size)
+        right &= layout_of(rows, self.layout)
+        if not right.all():
+            keys, rows = [key for key, ok in zip(keys, right.tolist(), strict=True) if ok], rows[right]
+        streams = self.ledger.streams
+        names: list[Name] = [(partition, key[1:]) for key in keys]
+        places, _ = streams.index.find(names)
+        new = np.flatnonzero(places < 0)
+        if not keys or len(new) > streams.room:
+            return
+        places[new] = streams.open_many([names[i] for i in new.tolist()])
+        self.ledger.waiting[partition] += len(new)
+        streams.keep_plain(places, *(rows[name] for name in COLUMNS))
+        streams.offset[places] = rows["offset"]
+        try:
+            self.engine.write_rows(places.tolist(), np.ascontiguousarray(rows["state"]))
+        except SnapshotError as error:
+            raise CheckpointError(f"{where}: {error}") from error
+        for key in keys:
+            del latest[key]
+        for few in (held.ended, held.cold):
+            if few:
+                for key in keys:
+                    few.pop(key[1:], None)
 
     def _fits(self, row: Row, where: str, stream: bytes) -> bool:
         if row.layout == self.layout:

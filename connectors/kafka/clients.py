@@ -19,6 +19,7 @@ from .failures import connector_error
 log = logging.getLogger("undertow.kafka")
 T = TypeVar("T")
 LOOK_S = 5.0  # for finding out why a start failed
+READ_BYTES = 8 * 2**20  # of one partition at a time that is read to its end: a reader asks again when it has taken all of it
 REQUEST_BYTES = 64 * 2**20  # of one produce request, which holds a batch a partition; brokers refuse more than 100 MiB
 _FAILURES = (KafkaError, OSError, asyncio.TimeoutError)
 
@@ -62,7 +63,7 @@ def reader(config: KafkaSourceConfig, settings: dict[str, Any], read: str = "com
         enable_auto_commit=False,
         auto_offset_reset="none",
         isolation_level=f"read_{read}",
-        max_partition_fetch_bytes=config.max_partition_fetch_bytes,
+        max_partition_fetch_bytes=max(config.max_partition_fetch_bytes, READ_BYTES),
         fetch_max_bytes=config.fetch_max_bytes,
         fetch_max_wait_ms=_ms(config.fetch_wait_s),
     )

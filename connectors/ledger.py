@@ -15,7 +15,7 @@ Records that only add frames to their streams are taken a run at a time, as colu
 """
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -127,18 +127,21 @@ class Ledger:
 
     def restored(self, rows: Iterable[int]) -> None:
         """Watches streams whose rows a store filled."""
+        if self._idle_ns is None:
+            return
         for row in rows:
             self._watch(self.streams.name(row)[0], row)
 
-    def drop(self, partition: str) -> list[int]:
-        """Forgets a partition without ending its streams; their rows, which `Streams.settle` frees."""
-        rows = [row for name, row in self.streams.rows() if name[0] == partition]
+    def drop(self, partitions: Collection[str]) -> list[int]:
+        """Forgets partitions without ending their streams; their rows, which `Streams.settle` frees."""
+        rows = [row for name, row in self.streams.rows() if name[0] in partitions]
         for row in rows:
             self.streams.close(row)
-        self.gone = {name: offset for name, offset in self.gone.items() if name[0] != partition}
-        self.refused = {place for place in self.refused if place[0] != partition}
+        self.gone = {name: offset for name, offset in self.gone.items() if name[0] not in partitions}
+        self.refused = {place for place in self.refused if place[0] not in partitions}
         for by_partition in (self.watermarks, self.changed, self._idle, self.waiting):
-            by_partition.pop(partition, None)
+            for partition in partitions:
+                by_partition.pop(partition, None)
         return rows
 
     # ---------------------------------------------------------------------------------------------- records

@@ -130,7 +130,7 @@ class Life:
             self.drop(p)
 
     def drop(self, partition: str) -> None:
-        self.state.drop(partition)
+        self.state.drop([partition])
         self.read.pop(partition, None)
         self.replay_to.pop(partition, None)
 

@@ -8,7 +8,7 @@ from itself, as any other process would. `offsets` says why nobody else can writ
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -114,7 +114,7 @@ class KafkaProcessor:
         self._consumer: AIOKafkaConsumer | None = None
         self.held: dict[TopicPartition, Part] = {}
         self.stopped_by: str | None = None
-        self.commits = self.checkpoints = 0
+        self.commits = 0
         self._assignment, self._taken_up = Assignment(frozenset(), Membership(self.cluster.group_id, -1, "")), True
         self._restoring: asyncio.Task[None] | None = None
         self._polling: asyncio.Task[Polled] | None = None
@@ -362,9 +362,7 @@ class KafkaProcessor:
         new = [tp for tp in sorted(assigned) if tp not in self.held or not self.held[tp].running]
         warm = await self._end_following(new)
         async with self._busy:
-            for tp in new:
-                if tp not in warm:
-                    self.state.drop(partition_name(tp))
+            self.state.drop({partition_name(tp) for tp in new if tp not in warm})
         if new:
             self._restoring = asyncio.create_task(self._restore(new, warm, assignment.member))
             self._restoring.add_done_callback(lambda _: self._wake.set())
@@ -387,26 +385,27 @@ class KafkaProcessor:
             task.cancel()
             await asyncio.wait({task})
 
-    def _forget(self, tp: TopicPartition) -> None:
-        self.state.drop(partition_name(tp))
-        self._moved.discard(tp)
-        self.held.pop(tp, None)
+    def _forget(self, partitions: Collection[TopicPartition]) -> None:
+        self.state.drop({partition_name(tp) for tp in partitions})
+        self._moved.difference_update(partitions)
+        for tp in partitions:
+            self.held.pop(tp, None)
 
     async def _leave(self, lost: frozenset[TopicPartition]) -> None:
         """Writes all rows of these partitions and releases their claims, in one transaction with all else that is due."""
         await self._commit(lost)
         await self._settled()
         async with self._busy:
-            for tp in lost:
-                self._forget(tp)
+            self._forget(lost)
         log.info("released", extra={"partitions": sorted(map(partition_name, lost))})
 
     async def _follow(self, standbys: set[TopicPartition]) -> None:
         """Keeps the streams of partitions that others run as their changelogs say, so that this process could go on with them."""
         async with self._busy:
-            for tp in [tp for tp in self._warm if tp not in standbys]:
+            left = self._warm.keys() - standbys
+            self.state.drop({partition_name(tp) for tp in left})
+            for tp in left:
                 del self._warm[tp]
-                self.state.drop(partition_name(tp))
             for tp in standbys - self._warm.keys():
                 self.state.follow(partition_name(tp))
         if not standbys:
@@ -433,8 +432,7 @@ class KafkaProcessor:
             if not task.cancelled() and (error := task.exception()) is not None:
                 log.warning("following failed", extra={"reason": f"{type(error).__name__}: {error}"})
                 async with self._busy:
-                    for tp in self._warm:
-                        self.state.drop(partition_name(tp))
+                    self.state.drop({partition_name(tp) for tp in self._warm})
                 self._warm.clear()
         return {tp: self._warm.pop(tp) for tp in new if tp in self._warm}
 
@@ -503,6 +501,8 @@ class KafkaProcessor:
         if self.source.stop_at_end:
             part.end = (await self.consumer.end_offsets([tp]))[tp]
         part.replay_to, part.running = (part.committed if part.committed > begin else 0), True
+        if not part.replay_to:
+            self.state.caught_up(name)
         drained = self._polling is not None and self._polling.done()  # else that poll has taken nothing yet
         part.after_poll = self._polls if drained else self._polls - 1
         self.consumer.seek(tp, begin)
@@ -569,8 +569,7 @@ class KafkaProcessor:
         assigned = self.consumer.assignment()
         self.consumer.pause(*assigned)
         async with self._busy:
-            for tp in list(self.held):
-                self._forget(tp)
+            self._forget(list(self.held))
         if self.parts.dead is not None:
             self.parts.dead.clear()
         await self.writer.abandon()
@@ -590,7 +589,6 @@ class KafkaProcessor:
         try:
             async with asyncio.timeout(self.delivery.stop_timeout_s):
                 await self._leave(frozenset(self.held))
-                self.checkpoints += 1
         except (WriterFailed, TimeoutError) as error:
             log.warning("not handed over", extra={"reason": f"{type(error).__name__}: {error}"})
 
@@ -651,7 +649,7 @@ class KafkaProcessor:
         now, lags = self.clock(), self._lags() if self._consumer is not None else {}
         lag = sum(lags.values()) if lags else None
         return self.batch.summary(
-            now - self._began, self.commits, self.checkpoints, now - self._commit_at, self.stopped_by, lag
+            now - self._began, self.commits, self.state.sweeps, now - self._commit_at, self.stopped_by, lag
         )
 
 

@@ -7,7 +7,7 @@ commit, all of them within a checkpoint interval. A row stands for the offset th
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -52,6 +52,7 @@ class State:
         self.batch, self.engine, self.ledger = batch, batch.engine, batch.ledger
         self.layout, self.held = batch.engine.layout, dict[str, Held]()
         self.on_other_model = on_other_model
+        self.sweeps = 0  # how often all rows of a partition that had changed were written
 
     # ---------------------------------------------------------------------------------------------- to the changelog
 
@@ -75,6 +76,7 @@ class State:
         held, offset = self.held[partition], self.next_offset(partition)
         changed = self.ledger.changed.get(partition, {})
         count = len(changed) if last else self._due(held, len(changed), now, interval_s / 2)
+        self.sweeps += last
         names = list(islice(changed, count))
         told = self._rows(names, offset, held)
         for name in names:
@@ -87,14 +89,14 @@ class State:
             told += self._tombstones(partition, held, marker)
         return told
 
-    @staticmethod
-    def _due(held: Held, changed: int, now: float, span_s: float) -> int:
+    def _due(self, held: Held, changed: int, now: float, span_s: float) -> int:
         over = now - held.sweep_began >= span_s
         left = held.sweep_rows - held.sweep_written
         count = left if over else math.ceil(held.sweep_rows * (now - held.sweep_began) / span_s) - held.sweep_written
         count = max(0, min(count, left, changed))
         held.sweep_written += count
         if over:
+            self.sweeps += held.sweep_rows > 0
             held.sweep_before, held.sweep_began = held.sweep_began, now
             held.sweep_rows, held.sweep_written = changed - count, 0
         return count
@@ -298,13 +300,14 @@ class State:
         """The replay is over: nothing below its end will be met again."""
         self.ledger.gone = {name: end for name, end in self.ledger.gone.items() if name[0] != partition}
 
-    def drop(self, partition: str) -> None:
-        """Forgets the partition's streams without ending them."""
-        self.held.pop(partition, None)
-        for row in self.ledger.drop(partition):
+    def drop(self, partitions: Collection[str]) -> None:
+        """Forgets the partitions' streams without ending them."""
+        for row in self.ledger.drop(partitions) if partitions else ():
             self.engine.drop(row)
         self.ledger.streams.settle()
-        self.batch.positions.forget(partition)
+        for partition in partitions:
+            self.held.pop(partition, None)
+            self.batch.positions.forget(partition)
 
 
 def _bytes(name: Name) -> bytes:

@@ -193,7 +193,7 @@ def test_at_least_once_only_repeats(tmp_path: Path, whole: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_well(tmp_path: Path, whole: Path, number: signal.Signals) -> None:
     """SIGTERM and SIGINT: a checkpoint, exit 0, and the next run goes on with nothing to replay and gives the rest."""
-    lay_out(tmp_path, "1.0", commit=0.01)
+    lay_out(tmp_path, "0.4", commit=0.01)  # long enough for another process to start meanwhile
     with started(tmp_path) as process:
         wait_for(lambda: size(tmp_path / "out.jsonl") > 2000, process)
         with_another = undertow(tmp_path, "pipeline.toml")

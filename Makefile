@@ -20,7 +20,7 @@ demo: $(READY)  ## exports the activity model, plays the held-out recordings as 
 	$(BIN)/undertow demo demo
 
 test: lint types $(READY)  ## lint, formatting, types and all tests; ARGS goes to pytest
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: $(READY)  ## ruff: rules and formatting, changes nothing
 	$(BIN)/ruff check .

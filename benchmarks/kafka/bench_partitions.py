@@ -52,7 +52,7 @@ def main() -> None:
         f"{a.records:,} records of {a.keys:,} streams, one worker, {a.guarantee}, commits every {COMMIT_S} s, checkpoints every {CHECKPOINT_S:.0f} s; median "
         f"(range) of {a.rounds} rounds in turn, a run at most {a.limit_s:.0f} s. Processor time is in cores. Commits are the transactions of the busiest output partition, by its markers."
     )
-    columns = ["partitions", "records/s", "commits/s", "worker's cores", "broker's cores"]
+    columns = ["partitions", "records/s", "commits/s that a partition sees", "worker's cores", "broker's cores"]
     rows = [
         [
             p,

@@ -19,9 +19,7 @@ from .failures import connector_error
 log = logging.getLogger("undertow.kafka")
 T = TypeVar("T")
 LOOK_S = 5.0  # for finding out why a start failed
-READ_BYTES = (
-    8 * 2**20
-)  # of one partition at a time that is read to its end: a reader asks again when it has taken all of it
+READ_BYTES = 8 * 2**20  # in one answer, of a partition that is read to its end
 REQUEST_BYTES = 64 * 2**20  # of one produce request, which holds a batch a partition; brokers refuse more than 100 MiB
 _FAILURES = (KafkaError, OSError, asyncio.TimeoutError)
 

@@ -103,6 +103,8 @@ async def doomed(stage: Scene, worker: Worker, choose: random.Random) -> Worker:
     await asyncio.sleep(choose.uniform(0.1, 2.0))
     await asyncio.to_thread(worker.kill)
     if choose.random() < 0.5:
-        fated = stage.start(Fate(choose.choice(PHASES), choose.choice((1, 2, 5))))
+        phase = choose.choice(PHASES)
+        often = phase not in ("claimed", "restoring")  # those come once where the group does not change again
+        fated = stage.start(Fate(phase, choose.choice((1, 2, 5)) if often else 1))
         await killed(fated)
     return stage.start()

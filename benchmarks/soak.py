@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -31,7 +32,7 @@ from tests.kafka.worker import Worker, Workers
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 LIFE, KILL_EVERY_S, IDLE_S, PARTITIONS = 100, 20.0, 120, 4
-BEGIN_MS = 1_700_000_000_000
+BEGIN_MS = time.time_ns() // 1_000_000  # topics are kept by event time: older answers would be deleted meanwhile
 
 
 def churn(live: int, records: int, hours: float, seed: int = 3) -> Iterator[Fed]:
@@ -44,7 +45,7 @@ def churn(live: int, records: int, hours: float, seed: int = 3) -> Iterator[Fed]
         key, frames = streams[place]
         over = choose.random() < 1 / LIFE
         ends = over and choose.random() < 0.5
-        yield Fed(key, frames, 1, frames, ends, BEGIN_MS + round(i / records * hours * 3_600_000))
+        yield Fed(key, frames, 1, frames, ends, BEGIN_MS - round((1 - i / records) * hours * 3_600_000))
         streams[place] = (key, frames + 1)
         if over:
             streams[place], named = (b"key-%d" % named, 0), named + 1
@@ -81,7 +82,7 @@ async def soak(bootstrap: str, folder: Path, workers: Workers, a: argparse.Names
     stage.idle_ms = IDLE_S * 1000
     await stage.set_up(PARTITIONS, tables=f"[policy]\nidle_timeout_s = {IDLE_S}", retention_ms="-1")
     stays, over = stage.start(), asyncio.Event()
-    await stage.feed(churn(a.live, 1, a.hours), None)
+    await stage.feed(islice(churn(a.live, records, a.hours), 1))
     await stage.committed(stays, 1)
     memory = asyncio.create_task(watched(stays, over))
     kills = asyncio.create_task(killed_now_and_then(stage, stage.start(), over))

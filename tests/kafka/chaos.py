@@ -15,7 +15,7 @@ from undertow.engine.artifact import write_artifact
 from .feeder import Fed, feed
 from .oracle import oracle
 from .topics import committed, create_topic, partitions_of, read_topic, reader
-from .verifier import Lines, expected, faults, given, verify
+from .verifier import Lines, Name, expected, faults, given, verify
 from .worker import Fate, Worker, Workers
 
 PIPELINE = """
@@ -157,17 +157,19 @@ class Scene:
         try:
             consumer.assign(await partitions_of(self.bootstrap, self.output))
             while left:
-                await self._more(consumer, got)
-                left -= {(name, line.identity) for name, lines in got.items() for line in lines}
+                left -= await self._more(consumer, got)
                 if left and time.monotonic() > deadline:
                     raise TimeoutError(self._missing(len(left), want, got, seconds))
         finally:
             await consumer.stop()
 
-    async def _more(self, consumer: AIOKafkaConsumer, got: Lines) -> None:
+    async def _more(self, consumer: AIOKafkaConsumer, got: Lines) -> set[tuple[Name, tuple[str, int]]]:
+        """Adds what came to `got`; which lines that were."""
         polled = await consumer.getmany(timeout_ms=100)
-        for name, lines in given(r for records in polled.values() for r in records).items():
+        new = given(r for records in polled.values() for r in records)
+        for name, lines in new.items():
             got.setdefault(name, []).extend(lines)
+        return {(name, line.identity) for name, lines in new.items() for line in lines}
 
     def _missing(self, left: int, want: Lines, got: Lines, seconds: float) -> str:
         kinds = {kind: texts[:2] for kind, texts in faults(want, got, self.repeats).items()}

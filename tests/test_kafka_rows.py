@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from undertow.connectors.columns import NO_SEQ, NO_TIME
-from undertow.connectors.kafka.plain_rows import COLUMNS, is_plain, layout_of, pack, unpack
+from undertow.connectors.kafka.plain_rows import COLUMNS, has_layout, is_plain, pack, unpack
 from undertow.connectors.kafka.rows import Row, seal, unseal
 from undertow.connectors.streams import Kept
 from undertow.engine.errors import CheckpointError
@@ -32,8 +32,8 @@ def test_plain_rows_are_rows(kept: list[Kept], offset: int) -> None:
     assert all(is_plain(v, SIZE) for v in values)
     rows, right = unpack(values, SIZE)
     assert right.all()
-    assert layout_of(rows, LAYOUT).all()
-    assert not layout_of(rows, b"layout 2").any()
+    assert has_layout(rows, LAYOUT).all()
+    assert not has_layout(rows, b"layout 2").any()
     for value, k, state, row in zip(values, kept, states, rows, strict=True):
         assert unseal(value, Row, "here", b"a") == Row(offset, LAYOUT, k, state.tobytes())
         assert row["offset"] == offset

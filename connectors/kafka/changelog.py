@@ -1,6 +1,7 @@
 """Reads changelog topics: to their ends, or on and on."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+import time
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from typing import Any
 
 from aiokafka import TopicPartition
@@ -9,6 +10,8 @@ from ...engine.errors import ConnectorError
 
 Records = list[tuple[bytes, bytes | None]]
 POLL_MS, POLL_RECORDS = 100, 20_000
+STUCK_S = 60.0
+SETTLE_S = 2.0  # that transactions which are being ended are waited for
 
 
 class ChangelogReader:
@@ -66,7 +69,7 @@ class ChangelogReader:
             records = await self.poll()
             yield records, ends
             idle = 0 if records else idle + 1
-            if idle * POLL_MS > 60_000:
+            if idle * POLL_MS > STUCK_S * 1000:
                 behind = {
                     f"{tp.topic}/{tp.partition}": (self.positions[tp], end)
                     for tp, end in ends.items()
@@ -76,6 +79,26 @@ class ChangelogReader:
                     f"changelog: stuck before its end (position, end): {behind}; is another program's transaction open there?"
                 )
         yield {}, ends
+
+    async def what_is_there(
+        self, partitions: Collection[TopicPartition]
+    ) -> AsyncIterator[dict[TopicPartition, Records]]:
+        """All that the partitions hold when it is called; of transactions that stay open, what comes before them. Raises ConnectorError."""
+        if not partitions:
+            return
+        await self.follow(dict.fromkeys(partitions))
+        ends, heard = await self.ends(partitions), time.monotonic()
+        while any(self.positions[tp] < end for tp, end in ends.items()):
+            lags, quiet_s = self.lags(), time.monotonic() - heard
+            if quiet_s > SETTLE_S and len(lags) == len(partitions) and not any(lags.values()):
+                return
+            if quiet_s > STUCK_S:
+                raise ConnectorError(
+                    f"changelog: nothing came for {STUCK_S:g} s, still to be read: {lags}; are the brokers up?"
+                )
+            if records := await self.poll():
+                heard = time.monotonic()
+                yield records
 
     async def close(self) -> None:
         if self._consumer is not None:

@@ -69,11 +69,6 @@ def reader(config: KafkaSourceConfig, settings: dict[str, Any], read: str = "com
     )
 
 
-def committer(settings: dict[str, Any], group_id: str) -> AIOKafkaConsumer:
-    """No member of the group; commits offsets for it, which the coordinator takes only while it has no members."""
-    return AIOKafkaConsumer(**settings, group_id=group_id, enable_auto_commit=False, auto_offset_reset="none")
-
-
 def producer(
     settings: dict[str, Any],
     compression: str,

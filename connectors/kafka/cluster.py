@@ -18,6 +18,8 @@ from . import clients
 from .assignor import StickyAssignor
 from .config import KafkaSinkConfig, KafkaSourceConfig
 from .failures import told
+from .intake import partition_name
+from .output_records import partitioner
 from .security import kafka_settings
 from .state import Changes
 from .topics import (
@@ -129,12 +131,8 @@ class Cluster:
 
     async def count(self, topic: str) -> int:
         """How many partitions a topic has. Raises ConnectorError."""
-        admin = clients.admin(self.settings)
-        await clients.start(admin, self.settings)
-        try:
+        async with self.admin() as admin:
             return (await partition_counts(admin, self.where, [topic]))[topic]
-        finally:
-            await clients.stop(admin)
 
     async def no_members(self) -> None:
         """Raises ConnectorError where somebody runs the pipeline."""
@@ -170,6 +168,10 @@ class Cluster:
 
     def changelog(self, topic: str) -> str:
         return changelog_topic(self.pipeline.name, topic)
+
+    def log_of(self, tp: TopicPartition) -> TopicPartition:
+        """The changelog partition of an input partition."""
+        return TopicPartition(self.changelog(tp.topic), tp.partition)
 
     async def with_changelogs(self, topics: Iterable[str]) -> None:
         """Makes or checks the changelogs of input topics that are new to this process. Raises ConnectorError."""
@@ -232,6 +234,30 @@ class Cluster:
         at_ms = parse_time_ns(self.source.start) // 1_000_000
         found = await consumer.offsets_for_times(dict.fromkeys(new, at_ms))
         return {tp: ends[tp] if place is None else place.offset for tp, place in found.items()}
+
+
+def place_of(partitions: list[TopicPartition], wanted: TopicPartition | None, key: bytes) -> TopicPartition:
+    """The one that is wanted, of all partitions of the input; of None that which Kafka's own clients choose for the key. Raises ConfigError."""
+    topics = sorted({tp.topic for tp in partitions})
+    if wanted is None and len(topics) > 1:
+        raise ConfigError(
+            f"the pipeline reads {len(topics)} topics ({', '.join(topics)}); say with --partition where the stream is"
+        )
+    if wanted is None:
+        return TopicPartition(topics[0], partitioner(len(partitions))(key))
+    if wanted not in partitions:
+        raise ConfigError(
+            f"--partition {partition_name(wanted)}: the pipeline reads {', '.join(map(partition_name, partitions))}"
+        )
+    return wanted
+
+
+def named_partition(name: str) -> TopicPartition:
+    """Of `topic/0`. Raises ConfigError."""
+    topic, _, number = name.rpartition("/")
+    if not topic or not number.isdigit():
+        raise ConfigError(f"--partition {name!r}: expected a topic and a number, as in 'frames/0'")
+    return TopicPartition(topic, int(number))
 
 
 def change_batches(create_batch: Any, changes: Changes, topic: str) -> list[BatchBuilder]:

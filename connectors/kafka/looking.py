@@ -96,7 +96,7 @@ async def _rows(
     cluster: Cluster, reader: AIOKafkaConsumer, partitions: Sequence[TopicPartition]
 ) -> dict[TopicPartition, int]:
     """How many records the changelog of each of these partitions holds."""
-    logs = {TopicPartition(cluster.changelog(tp.topic), tp.partition): tp for tp in partitions}
+    logs = {cluster.log_of(tp): tp for tp in partitions}
     if not logs:
         return {}
     first, ends = await reader.beginning_offsets(list(logs)), await reader.end_offsets(list(logs))
@@ -114,7 +114,7 @@ async def _places(cluster: Cluster, reader: AIOKafkaConsumer, found: Mapping[Top
     begins = await cluster.begins(reader, {tp: there.offset for tp, there in found.items()})
     places = []
     for tp, begin in begins.items():
-        claim, whole = found[tp].claim, cluster.source.read == "uncommitted"  # then a run reads past `end`
+        claim, whole = found[tp].standing, cluster.source.read == "uncommitted"  # then a run reads past `end`
         if begin < first[tp] or (begin > ends[tp] and not whole):
             raise ConnectorError(
                 f"{cluster.where}: [source] {partition_name(tp)}: the group's offset is {begin}, and there are records from {first[tp]} to {ends[tp]}: "
@@ -123,7 +123,7 @@ async def _places(cluster: Cluster, reader: AIOKafkaConsumer, found: Mapping[Top
             )
         places.append(Place(
             partition=partition_name(tp), first=first[tp], end=ends[tp], committed=found[tp].offset, begin=begin,
-            lag=max(0, ends[tp] - begin), claimed_by=claim.owner if claim else None,
+            lag=max(0, ends[tp] - begin), claimed_by=claim.owner,
         ))  # fmt: skip
     return places
 
@@ -134,12 +134,12 @@ def _check_state(
     """Raises CheckpointError where the group's offset and what the changelog holds are not of each other."""
     for tp, known in found.items():
         name, at = partition_name(tp), f"{cluster.where}: changelog '{cluster.changelog(tp.topic)}'"
-        if known.claim is not None and known.claim.marker and not rows.get(tp):
+        if known.standing.marker and not rows.get(tp):
             raise CheckpointError(
                 f"{at}: there is nothing in it of {name}, and the group's offset says that there was: it was deleted or cut. Bring it back, or begin "
                 "all streams anew by setting the group's offset (kafka-consumer-groups.sh --reset-offsets)"
             )
-        if known.offset is None and rows.get(tp):
+        if known.standing.new and rows.get(tp):
             raise CheckpointError(
                 f"{at}: it holds {rows[tp]} records of {name}, and group '{cluster.group_id}' has no offset: it has expired, or the group is another. "
                 "Set it (kafka-consumer-groups.sh --reset-offsets), or delete the changelog topic to begin all streams anew"

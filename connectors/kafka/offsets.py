@@ -29,6 +29,7 @@ from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.commit import OffsetCommitRequest
 from aiokafka.protocol.types import Boolean, CompactArray, CompactString, Int16, Int32, Int64, Schema, TaggedFields
 from aiokafka.structs import OffsetAndMetadata
+from msgspec.structs import replace
 
 from ...engine.errors import CheckpointError, ConnectorError
 from .coordinators import ask, names
@@ -73,9 +74,13 @@ class Committed(msgspec.Struct, frozen=True):
     offset: int | None
     claim: Claim | None
 
+    @property
+    def standing(self) -> Claim:
+        """The claim, or that of a partition for which there is none."""
+        return self.claim or Claim(new=self.offset is None)
+
     def claimed_by(self, owner: str) -> Claim:
-        before = self.claim or Claim(new=self.offset is None)
-        return Claim(owner=owner, marker=before.marker, new=before.new)
+        return replace(self.standing, owner=owner)
 
 
 @dataclass(frozen=True, slots=True)

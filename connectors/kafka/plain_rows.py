@@ -53,7 +53,7 @@ def unpack(values: Sequence[bytes], row_bytes: int) -> tuple[np.ndarray, np.ndar
     return rows, crcs == rows["crc"]
 
 
-def layout_of(rows: np.ndarray, layout: bytes) -> np.ndarray:
+def has_layout(rows: np.ndarray, layout: bytes) -> np.ndarray:
     """Whether each is of this layout, bool (n,)."""
     return rows["layout"] == _number(layout)
 

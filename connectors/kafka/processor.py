@@ -411,7 +411,7 @@ class KafkaProcessor:
         if not standbys:
             return
         await self.cluster.with_changelogs({tp.topic for tp in standbys})
-        logs = {self._log(tp): tp for tp in sorted(standbys)}
+        logs = {self.cluster.log_of(tp): tp for tp in sorted(standbys)}
         await self.follower.follow({log_tp: self._warm.get(tp) for log_tp, tp in logs.items()})
         while True:
             for log_tp, records in (await self.follower.poll()).items():
@@ -436,10 +436,6 @@ class KafkaProcessor:
                 self._warm.clear()
         return {tp: self._warm.pop(tp) for tp in new if tp in self._warm}
 
-    def _log(self, tp: TopicPartition) -> TopicPartition:
-        """The partition's changelog."""
-        return TopicPartition(self.cluster.changelog(tp.topic), tp.partition)
-
     async def _apply(self, tp: TopicPartition, log_tp: TopicPartition, records: Records) -> None:
         where = f"changelog {partition_name(log_tp)}"
         await self._alone(lambda: self.state.apply(partition_name(tp), records, where))
@@ -457,7 +453,7 @@ class KafkaProcessor:
         if not offsets:
             return
         self.phase("claimed")
-        logs = {self._log(tp): tp for tp in offsets}
+        logs = {self.cluster.log_of(tp): tp for tp in offsets}
         for tp in offsets:
             if tp not in warm:
                 self.state.follow(partition_name(tp))
@@ -472,7 +468,7 @@ class KafkaProcessor:
         read_s = self.clock() - began
         for tp in offsets:
             await self._warm_again(tp)
-            await self._run_from_here(self.held[tp], f"changelog {partition_name(self._log(tp))}")
+            await self._run_from_here(self.held[tp], f"changelog {partition_name(self.cluster.log_of(tp))}")
         log.info("restored", extra={
             "partitions": sorted(map(partition_name, offsets)), "rows": rows, "streams": self.batch.ledger.live,
             "seconds": round(read_s, 3), "warm": len(warm),
@@ -483,7 +479,9 @@ class KafkaProcessor:
         name, cold = partition_name(tp), self.state.cold(partition_name(tp))
         if cold:
             rows = await self.rewarming.rows(tp, cold)
-            await self._alone(lambda: self.state.warmed(name, rows, f"changelog {partition_name(self._log(tp))}"))
+            await self._alone(
+                lambda: self.state.warmed(name, rows, f"changelog {partition_name(self.cluster.log_of(tp))}")
+            )
 
     async def _run_from_here(self, part: Part, where: str) -> None:
         tp, name = part.tp, partition_name(part.tp)
@@ -540,7 +538,7 @@ class KafkaProcessor:
 
     @staticmethod
     def _owners(found: Mapping[TopicPartition, Committed]) -> set[str]:
-        return {c.claim.owner for c in found.values() if c.claim and c.claim.owner}
+        return {c.standing.owner for c in found.values() if c.standing.owner}
 
     # ---------------------------------------------------------------------------------------------- beginning and end
 

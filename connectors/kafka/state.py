@@ -19,7 +19,7 @@ from ..batch import Batch
 from ..columns import NO_TIME
 from ..store import StoredPartition
 from ..streams import Kept, Name
-from .plain_rows import COLUMNS, is_plain, layout_of, pack, unpack
+from .plain_rows import COLUMNS, has_layout, is_plain, pack, unpack
 from .rows import MARKER, STREAM, Marker, Row, seal, stream_key, unseal
 
 log = logging.getLogger("undertow.kafka")
@@ -185,17 +185,13 @@ class State:
         held, size = self.held[partition], self.engine.row_bytes
         keys = [key for key, value in latest.items() if is_plain(value, size) and key[:1] == STREAM]
         rows, right = unpack([latest[key] or b"" for key in keys], size)
-        right &= layout_of(rows, self.layout)
+        right &= has_layout(rows, self.layout)
         if not right.all():
             keys, rows = [key for key, ok in zip(keys, right.tolist(), strict=True) if ok], rows[right]
-        streams = self.ledger.streams
-        names: list[Name] = [(partition, key[1:]) for key in keys]
-        places, _ = streams.index.find(names)
-        new = np.flatnonzero(places < 0)
-        if not keys or len(new) > streams.room:
+        if not keys:
             return
-        places[new] = streams.open_many([names[i] for i in new.tolist()])
-        self.ledger.waiting[partition] += len(new)
+        streams = self.ledger.streams
+        places = self._opened(partition, [key[1:] for key in keys], where)
         streams.keep_plain(places, *(rows[name] for name in COLUMNS))
         streams.offset[places] = rows["offset"]
         try:
@@ -220,20 +216,14 @@ class State:
         return False
 
     def _put(self, partition: str, rows: list[tuple[bytes, Row]], where: str) -> None:
+        if not rows:
+            return
         streams, held = self.ledger.streams, self.held[partition]
-        names: list[Name] = [(partition, key) for key, _ in rows]
-        places, _ = streams.index.find(names)
-        new = np.flatnonzero(places < 0)
-        if len(new) > streams.room:
-            raise CheckpointError(
-                f"{where}: more than {streams.capacity} streams are stored; raise [model] max_streams, or run more workers"
-            )
         size = self.engine.row_bytes
         wrong = next((key for key, row in rows if len(row.state or b"") != size), None)
         if wrong is not None:
             raise CheckpointError(f"{where}: stream {wrong!r}: its state has not {size} bytes")
-        places[new] = streams.open_many([names[i] for i in new.tolist()])
-        self.ledger.waiting[partition] += len(new)
+        places = self._opened(partition, [key for key, _ in rows], where)
         try:
             streams.keep_many(places.tolist(), [row.kept or Kept(0) for _, row in rows])
             streams.offset[places] = [row.offset for _, row in rows]
@@ -245,6 +235,20 @@ class State:
                     self.engine.put_collected(place, row.collected)
         except SnapshotError as error:
             raise CheckpointError(f"{where}: {error}") from error
+
+    def _opened(self, partition: str, keys: list[bytes], where: str) -> np.ndarray:
+        """The rows of these streams of a partition that does not run yet, int64 (n,), new ones where they are not known. Raises CheckpointError."""
+        streams = self.ledger.streams
+        names: list[Name] = [(partition, key) for key in keys]
+        places, _ = streams.index.find(names)
+        new = np.flatnonzero(places < 0)
+        if len(new) > streams.room:
+            raise CheckpointError(
+                f"{where}: more than {streams.capacity} streams are stored; raise [model] max_streams, or run more workers"
+            )
+        places[new] = streams.open_many([names[i] for i in new.tolist()])
+        self.ledger.waiting[partition] += len(new)
+        return places
 
     def _forget(self, name: Name) -> None:
         row = self.ledger.streams.index.get(name)

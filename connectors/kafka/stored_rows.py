@@ -8,39 +8,33 @@ worker, or it is refused.
 """
 
 import asyncio
-import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from aiokafka import TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 from msgspec.structs import replace
 
 from ...engine import Engine, Key
-from ...engine.errors import CheckpointError, ConfigError, ConnectorError
+from ...engine.errors import CheckpointError, ConnectorError
 from ..config import PlacedPipeline
 from ..output_lines import stream_text
 from ..stored import StoredPlace, StoredRow, StoredStreams, Wanted, kept_of
 from ..streams import Kept
 from . import clients
-from .changelog import ChangelogReader, Records
-from .cluster import TRANSACTION_S, Cluster, change_batches
+from .changelog import SETTLE_S, ChangelogReader, Records
+from .cluster import TRANSACTION_S, Cluster, change_batches, named_partition, place_of
 from .coordinators import shut_out
 from .failures import told
 from .intake import partition_name
-from .offsets import Claim, Committed, committed
-from .output_records import key_bytes, partitioner
+from .offsets import Claim, Committed, Membership, claim, committed
+from .output_records import key_bytes
 from .rows import MARKER, Marker, Row, seal, stream_key, unseal
 from .state import Changes
 from .writer import Writer, WriterFailed
-
-STUCK_S = 60.0
-SETTLE_S = 2.0  # that transactions which are being ended are waited for
 
 
 @dataclass(slots=True)
@@ -68,7 +62,7 @@ class ChangelogStates:
                 raise CheckpointError(f"stream {row.key!r}: nothing is stored of it any more in {row.partition}")
             return Row(offset, self.engine.layout)
 
-        clients.run(self._change(self._tp(row.partition), key_bytes(row.key), gone))
+        clients.run(self._change(named_partition(row.partition), key_bytes(row.key), gone))
 
     def put(self, key: Key, snapshot: bytes, partition: str | None, replace: bool) -> StoredRow:
         name = key_bytes(key)
@@ -84,16 +78,8 @@ class ChangelogStates:
                 )
             return Row(offset, self.engine.layout, kept, state, collected)
 
-        where, offset = clients.run(self._change(self._tp(partition), name, new))
+        where, offset = clients.run(self._change(named_partition(partition) if partition else None, name, new))
         return StoredRow(partition_name(where), name, offset, kept, len(state), True, snapshot)
-
-    def _tp(self, partition: str | None) -> TopicPartition | None:
-        if partition is None:
-            return None
-        topic, _, number = partition.rpartition("/")
-        if not topic or not number.isdigit():
-            raise ConfigError(f"--partition {partition!r}: expected a topic and a number, as in 'frames/0'")
-        return TopicPartition(topic, int(number))
 
     # ---------------------------------------------------------------------------------------------- looking
 
@@ -102,11 +88,11 @@ class ChangelogStates:
             await self.cluster.connect()
             partitions, changelogs = await self.cluster.look()
             found = await self._committed(partitions)
-            logs = {self._log(tp): tp for tp in partitions if self.cluster.changelog(tp.topic) in changelogs}
+            logs = {self.cluster.log_of(tp): tp for tp in partitions if self.cluster.changelog(tp.topic) in changelogs}
             held = {tp: _Log() for tp in partitions}
             reader = ChangelogReader(self.cluster.reader)
             try:
-                async for records in settled(reader, logs):
+                async for records in reader.what_is_there(logs):
                     for log_tp, some in records.items():
                         self._take(held[logs[log_tp]], logs[log_tp], some, wanted, snapshots)
             finally:
@@ -125,7 +111,7 @@ class ChangelogStates:
         return await committed(client, group, partitions, stable=False)
 
     def _take(self, log: _Log, tp: TopicPartition, records: Records, wanted: Wanted, snapshots: bool) -> None:
-        name, where = partition_name(tp), f"changelog {partition_name(self._log(tp))}"
+        name, where = partition_name(tp), f"changelog {partition_name(self.cluster.log_of(tp))}"
         for key, value in dict(records).items():
             if key == MARKER:
                 log.marker = None if value is None else unseal(value, Marker, f"{where}: the marker")
@@ -152,9 +138,6 @@ class ChangelogStates:
         finally:
             self.engine.drop(key)
 
-    def _log(self, tp: TopicPartition) -> TopicPartition:
-        return TopicPartition(self.cluster.changelog(tp.topic), tp.partition)
-
     # ---------------------------------------------------------------------------------------------- changing
 
     async def _change(
@@ -163,46 +146,45 @@ class ChangelogStates:
         """Writes the row that `row` makes of what is there and the committed offset; where, and that offset."""
         cluster = self.cluster
         writer = Writer(cluster.producer, cluster.pipeline.name, cluster.worker)
-        consumer = clients.committer(cluster.settings, cluster.group_id)
+        reader = cluster.reader()
         try:
             await cluster.open()
-            tp = await self._known(tp, key)
+            tp = place_of((await cluster.look())[0], tp, key)
             await cluster.no_members()
             await cluster.with_changelogs([tp.topic])
             with told(cluster.where):
                 await writer.start()
-            await clients.start(consumer, cluster.settings)
-            consumer.assign([tp])
-            return tp, await self._write(tp, key, row, writer, consumer)
+            await clients.start(reader, cluster.settings)
+            return tp, await self._write(tp, key, row, writer, reader)
         except WriterFailed as error:
             raise ConnectorError(
                 f"group '{cluster.group_id}': a worker has taken {tp and partition_name(tp)} meanwhile, nothing was written ({error}); end the workers first"
             ) from error
         finally:
-            await clients.stop(consumer)
+            await clients.stop(reader)
             await writer.abandon()
             await cluster.close()
 
     async def _write(
-        self, tp: TopicPartition, key: bytes, row: Callable[[_Log, int], Row], writer: Writer, consumer: Any
+        self, tp: TopicPartition, key: bytes, row: Callable[[_Log, int], Row], writer: Writer, reader: AIOKafkaConsumer
     ) -> int:
         found = (await committed(self.cluster.client, self.cluster.group_id, [tp], stable=False))[tp]
-        if found.claim and found.claim.owner:
-            await shut_out(self.cluster.client, found.claim.owner, TRANSACTION_S)
+        if found.standing.owner:
+            await shut_out(self.cluster.client, found.standing.owner, TRANSACTION_S)
         found = (await committed(self.cluster.client, self.cluster.group_id, [tp], stable=True))[tp]
-        offset, claim = (await self.cluster.begins(consumer, {tp: found.offset}))[tp], found.claimed_by(writer.id)
-        await self._commit(consumer, tp, OffsetAndMetadata(offset, claim.text()))
+        offset, own = (await self.cluster.begins(reader, {tp: found.offset}))[tp], found.claimed_by(writer.id)
+        await self._claim(tp, OffsetAndMetadata(offset, own.text()))
         try:
             log = await self._whole(tp, key)
-            claim.check(
+            own.check(
                 log.marker and log.marker.next_offset,
-                f"changelog {partition_name(self._log(tp))}",
+                f"changelog {partition_name(self.cluster.log_of(tp))}",
                 partition_name(tp),
                 self.cluster.group_id,
             )
             changed: Changes = [(stream_key(key), seal(row(log, offset)))]
         except BaseException:
-            await self._commit(consumer, tp, OffsetAndMetadata(offset, replace(claim, owner=None).text()))
+            await self._claim(tp, OffsetAndMetadata(offset, replace(own, owner=None).text()))
             raise
         if log.marker is None:
             engine = self.engine
@@ -214,23 +196,22 @@ class ChangelogStates:
         await self._seen(tp, log.end)
         return offset
 
-    async def _commit(self, consumer: Any, tp: TopicPartition, offset: OffsetAndMetadata) -> None:
-        try:
-            await consumer.commit({tp: offset})
-        except KafkaError as error:
+    async def _claim(self, tp: TopicPartition, offset: OffsetAndMetadata) -> None:
+        """As nobody of the group, which the coordinator takes only while it has no members."""
+        group = self.cluster.group_id
+        if refused := await claim(self.cluster.client, Membership(group, -1, ""), {tp: offset}):
             raise ConnectorError(
-                f"group '{self.cluster.group_id}': the claim of {partition_name(tp)} was refused ({type(error).__name__}), a worker has joined; "
-                "end the workers first"
-            ) from error
+                f"group '{group}': the claim of {partition_name(tp)} was refused ({refused}), a worker has joined; end the workers first"
+            )
 
     async def _whole(self, tp: TopicPartition, key: bytes) -> _Log:
         """The marker, and the stream's row, once nobody else can write."""
         log, reader = _Log(), ChangelogReader(self.cluster.reader)
         try:
-            async for records, _ in reader.to_the_end({self._log(tp): None}):
+            async for records, _ in reader.to_the_end({self.cluster.log_of(tp): None}):
                 for some in records.values():
                     self._take(log, tp, some, lambda _, stream: stream == key, snapshots=False)
-            log.end = reader.positions[self._log(tp)]
+            log.end = reader.positions[self.cluster.log_of(tp)]
         finally:
             await reader.close()
         return log
@@ -239,47 +220,10 @@ class ChangelogStates:
         """What was written from `begin` on can be read by whoever looks now: a commit is told before its markers are written."""
         reader = ChangelogReader(self.cluster.reader)
         try:
-            async for _ in reader.to_the_end({self._log(tp): begin}):
+            async for _ in reader.to_the_end({self.cluster.log_of(tp): begin}):
                 pass
         finally:
             await reader.close()
-
-    async def _known(self, tp: TopicPartition | None, key: bytes) -> TopicPartition:
-        """The partition; where none is named, that which Kafka's own clients choose for the key. Raises ConfigError."""
-        partitions, _ = await self.cluster.look()
-        topics = sorted({p.topic for p in partitions})
-        if tp is None and len(topics) > 1:
-            raise ConfigError(
-                f"the pipeline reads {len(topics)} topics ({', '.join(topics)}); say with --partition where the stream is"
-            )
-        if tp is None:
-            tp = TopicPartition(topics[0], partitioner(len(partitions))(key))
-        if tp not in partitions:
-            raise ConfigError(
-                f"--partition {partition_name(tp)}: the pipeline reads {', '.join(map(partition_name, partitions))}"
-            )
-        return tp
-
-
-async def settled(
-    reader: ChangelogReader, logs: dict[TopicPartition, Any]
-) -> AsyncIterator[dict[TopicPartition, Records]]:
-    """All that is there now; of transactions that stay open, what comes before them."""
-    if not logs:
-        return
-    await reader.follow(dict.fromkeys(logs))
-    ends, heard = await reader.ends(logs), time.monotonic()
-    while any(reader.positions[tp] < end for tp, end in ends.items()):
-        lags, quiet_s = reader.lags(), time.monotonic() - heard
-        if quiet_s > SETTLE_S and len(lags) == len(logs) and not any(lags.values()):
-            return
-        if quiet_s > STUCK_S:
-            raise ConnectorError(
-                f"changelog: nothing came for {STUCK_S:g} s, still to be read: {lags}; are the brokers up?"
-            )
-        if records := await reader.poll():
-            heard = time.monotonic()
-            yield records
 
 
 def _place(tp: TopicPartition, found: Committed, marker: Marker | None) -> StoredPlace:

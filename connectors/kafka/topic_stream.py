@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from aiokafka import ConsumerRecord, TopicPartition
 
-from ...engine.errors import CheckpointError, ConfigError
+from ...engine.errors import CheckpointError
 from ..config import PlacedPipeline
 from ..one_stream import OneStream, Request, Stretch, narrowed
 from .changelog import ChangelogReader
-from .cluster import Cluster
+from .cluster import Cluster, named_partition, place_of
 from .config import KafkaSinkConfig
 from .input_reader import InputReader
 from .intake import Intake, partition_name
@@ -19,7 +19,6 @@ from .offsets import committed
 from .output_records import SOURCE, STEP, partitioner
 from .rows import MARKER, Marker, stream_key, unseal
 from .state import State
-from .stored_rows import settled
 
 Written = dict[tuple[str, int], list[bytes]]
 
@@ -36,9 +35,11 @@ class TopicStream:
         """Gives each its records; what was read, and what the output topic has of that. Raises ConnectorError, CheckpointError."""
         try:
             await self.cluster.connect()
-            tp = await self._partition()
+            partitions, changelogs = await self.cluster.look()
+            named = self.request.partition
+            tp = place_of(partitions, named_partition(named) if named else None, self.request.key)
             async with InputReader(self.cluster.input_reader) as reader:
-                begin = await self._begin(tp, streams)
+                begin = await self._begin(tp, streams, changelogs)
                 first, last = await reader.bounds(tp)
                 end = await self._end(tp, last, compare)
                 stretch = Stretch(partition_name(tp), max(begin, first), end, begin < first)
@@ -59,23 +60,7 @@ class TopicStream:
         for stream in streams:
             stream.take(only, own)
 
-    async def _partition(self) -> TopicPartition:
-        """That which is named, else the one that Kafka's own clients choose for the key. Raises ConfigError."""
-        partitions, _ = await self.cluster.look()
-        named = {partition_name(tp): tp for tp in partitions}
-        topics = sorted({tp.topic for tp in partitions})
-        wanted = self.request.partition
-        if wanted is None and len(topics) > 1:
-            raise ConfigError(
-                f"the pipeline reads {len(topics)} topics ({', '.join(topics)}); say with --partition where the stream is"
-            )
-        if wanted is None:
-            return TopicPartition(topics[0], partitioner(len(partitions))(self.request.key))
-        if wanted not in named:
-            raise ConfigError(f"--partition {wanted}: the pipeline reads {', '.join(named)}")
-        return named[wanted]
-
-    async def _begin(self, tp: TopicPartition, streams: list[OneStream]) -> int:
+    async def _begin(self, tp: TopicPartition, streams: list[OneStream], changelogs: set[str]) -> int:
         name, begin = partition_name(tp), self.request.begin
         if self.request.snapshot is not None:
             for stream in streams:
@@ -84,8 +69,9 @@ class TopicStream:
             return 0
         if begin != "changelog":
             return int(begin)
-        log_tp = TopicPartition(self.cluster.changelog(tp.topic), tp.partition)
-        where, held = f"changelog {partition_name(log_tp)}", await self._stored(log_tp)
+        log_tp = self.cluster.log_of(tp)
+        where = f"changelog {partition_name(log_tp)}"
+        held = await self._stored(log_tp) if log_tp.topic in changelogs else {}
         if MARKER not in held or stream_key(self.request.key) not in held:
             raise CheckpointError(
                 f"{where}: nothing is stored of stream {self.request.key!r}; step it --from start, or an offset"
@@ -102,9 +88,8 @@ class TopicStream:
         """The stream's row and the marker, sealed."""
         reader, found = ChangelogReader(self.cluster.reader), dict[bytes, bytes | None]()
         wanted = {MARKER, stream_key(self.request.key)}
-        _, changelogs = await self.cluster.look()
         try:
-            async for records in settled(reader, {log_tp: None} if log_tp.topic in changelogs else {}):
+            async for records in reader.what_is_there([log_tp]):
                 found |= {key: value for some in records.values() for key, value in some if key in wanted}
         finally:
             await reader.close()

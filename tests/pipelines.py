@@ -13,10 +13,20 @@ from undertow.connectors.memory import MemorySource
 from undertow.connectors.records import Answer, Record
 from undertow.engine.artifact import Artifact, write_artifact
 
-from .step_graph import lookahead_step
+from .step_graph import StepGraph, lookahead_step
 
 SECOND = 1_000_000_000
 SIZE = 3
+
+
+def running_sum() -> Artifact:
+    """No delay; sums that are too large are infinite."""
+    g = StepGraph()
+    x, h = g.input("x", (SIZE,)), g.state("h", (SIZE,))
+    total = g.op("Add", x, h)
+    g.next("h", total)
+    g.output("y", total, (SIZE,))
+    return g.artifact()
 
 
 def pipeline(

@@ -15,21 +15,10 @@ from undertow.engine import Engine
 from undertow.engine.artifact import Artifact, write_artifact
 from undertow.engine.errors import CheckpointError
 
-from .pipelines import SECOND, SIZE
+from .pipelines import SECOND, SIZE, running_sum
 from .recovery import Cluster, Life, engine_of, lived, turn, whole
-from .step_graph import StepGraph, lookahead_step
+from .step_graph import lookahead_step
 from .whole_graphs import bidirectional_whole
-
-
-def running_sum() -> Artifact:
-    """No delay; sums that are too large are infinite."""
-    g = StepGraph()
-    x, h = g.input("x", (SIZE,)), g.state("h", (SIZE,))
-    total = g.op("Add", x, h)
-    g.next("h", total)
-    g.output("y", total, (SIZE,))
-    return g.artifact()
-
 
 MODELS: dict[str, Callable[[], Artifact]] = {
     "sum": running_sum,

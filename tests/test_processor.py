@@ -21,7 +21,7 @@ from undertow.engine.errors import ConnectorError
 
 from .checks import assert_close
 from .naive import NaiveEngine
-from .pipelines import SECOND, SIZE, Crash, Cuts, by_stream, cut, interleaved, pipeline, rows, streams
+from .pipelines import SECOND, SIZE, Crash, Cuts, by_stream, cut, interleaved, pipeline, rows, running_sum, streams
 from .step_graph import StepGraph, lookahead_step
 
 KEYS = ["a", "b", b"c", 4, "ü"]
@@ -41,7 +41,7 @@ def recorded(placed: PlacedPipeline, records: list[Record]) -> MemorySink:
 def test_any_polls_give_what_naive_gives(tmp_path: Path, delay: int, frames_per_step: int) -> None:
     """However records are cut, interleaved and polled: the oracle's outputs, numbered without a gap, one end a stream,
     each answer at the time of the frame that it answers and from the record that completed it."""
-    artifact = lookahead_step(delay, frames_per_step=frames_per_step) if delay else plain()
+    artifact = lookahead_step(delay, frames_per_step=frames_per_step) if delay else running_sum()
     frames = streams(delay, KEYS)
     for seed in range(4):
         folder = tmp_path / str(seed)
@@ -71,16 +71,6 @@ def check_stream(sink: MemorySink, artifact: Artifact, key: Any, whole: np.ndarr
         whole_steps = seen // k * k
         assert a.end or last + held < whole_steps, "an answer came before its frames"
         assert a.end or last + held >= record.seq // k * k, "an answer came later than it was ready"
-
-
-def plain() -> Artifact:
-    """A running sum with no delay."""
-    g = StepGraph()
-    x, h = g.input("x", (SIZE,)), g.state("h", (SIZE,))
-    total = g.op("Add", x, h)
-    g.next("h", total)
-    g.output("y", total, (SIZE,))
-    return g.artifact()
 
 
 def faulty(seed: int) -> list[Record]:
@@ -150,7 +140,7 @@ def letters(folder: Path) -> list[dict[str, Any]]:
 def test_a_full_arena_in_replays(tmp_path: Path, delivery: str) -> None:
     """Whether a stream finds room depends on the order of the partitions; each record is nevertheless answered or a dead
     letter, exactly once, whatever is killed when, and every answer is what the stream's frames since its opening give."""
-    placed, sink = pipeline(tmp_path, plain(), DEAD.format("") + delivery, max_streams=3), MemorySink()
+    placed, sink = pipeline(tmp_path, running_sum(), DEAD.format("") + delivery, max_streams=3), MemorySink()
     frames = {f"s{i}": np.ones((6, SIZE), np.float32) * i for i in range(24)}
     records = cut(frames, 3, partitions=4, timed=False)
     crashes = sum(crashed(placed, Cuts(records, turn, 9 * turn + 9, shuffle=True), sink) for turn in range(8))
@@ -168,7 +158,7 @@ def test_a_full_arena_in_replays(tmp_path: Path, delivery: str) -> None:
 
 def test_the_rest_of_a_poll_goes_on(tmp_path: Path) -> None:
     """A bad record in the middle of a stream's poll is a dead letter with its payload; the records around it are stepped."""
-    placed = pipeline(tmp_path, plain(), DEAD.format(""))
+    placed = pipeline(tmp_path, running_sum(), DEAD.format(""))
     ones = np.ones((2, SIZE), np.float32)
     values = [ones, ones * np.nan, b"\xff\xfe", b"text", ones[:, :1], {"z": ones}, None, ones]
     records = [Record("p", i, i + 1, b"\xff" if i == 4 else "k", v) for i, v in enumerate(values)]
@@ -186,7 +176,7 @@ def test_the_rest_of_a_poll_goes_on(tmp_path: Path) -> None:
 
 def test_a_bad_record_stops_the_run(tmp_path: Path) -> None:
     """With "stop" everything before the bad record is out and committed, nothing behind it; mended, the run goes on there."""
-    placed, sink = pipeline(tmp_path, plain()), MemorySink()
+    placed, sink = pipeline(tmp_path, running_sum()), MemorySink()
     good = [Record("p", i, i + 1, "k", np.ones((1, SIZE), np.float32), end=i == 9) for i in range(10)]
     bad = [*good[:4], Record("p", 4, 5, "k", np.full((1, SIZE), np.inf, np.float32), end=True), *good[5:]]
     for _ in range(2):
@@ -205,7 +195,7 @@ def test_gap_policies(tmp_path: Path) -> None:
     for gap in ("zero", "reset"):
         (tmp_path / gap).mkdir()
         sink = MemorySink()
-        placed = pipeline(tmp_path / gap, plain(), f'[policy]\ngap = "{gap}"\n')
+        placed = pipeline(tmp_path / gap, running_sum(), f'[policy]\ngap = "{gap}"\n')
         summary = run(placed, source=MemorySource(records), sink=sink)
         assert summary.late_frames == 1 + 2
         seen[gap] = (
@@ -220,7 +210,7 @@ def test_gap_policies(tmp_path: Path) -> None:
 
 def test_a_gap_too_wide_is_bad(tmp_path: Path) -> None:
     """A number that jumps does not make the run step zeros without bound."""
-    placed = pipeline(tmp_path, plain(), '[policy]\ngap = "zero"\nmax_gap_frames = 100\n')
+    placed = pipeline(tmp_path, running_sum(), '[policy]\ngap = "zero"\nmax_gap_frames = 100\n')
     one = np.ones((1, SIZE), np.float32)
     records = [Record("p", 0, 1, "k", one, seq=0), Record("p", 1, 2, "k", one, seq=10**15)]
     with pytest.raises(
@@ -300,7 +290,7 @@ def test_memory_of_a_long_run_is_bounded(tmp_path: Path) -> None:
             await super().write(answers)
             Slow.furthest = max(Slow.furthest, len(given_out) - len(self.answers))
 
-    summary = run(pipeline(tmp_path, plain()), source=MemorySource(endless()), sink=Slow())
+    summary = run(pipeline(tmp_path, running_sum()), source=MemorySource(endless()), sink=Slow())
     assert summary.answers == 20_000
     assert Slow.furthest <= 4096 + 1
 
@@ -346,7 +336,7 @@ def test_interleaving_keeps_partitions_in_order() -> None:
 )
 def test_a_full_disk(tmp_path: Path, room: int, message: str) -> None:
     """Files that may not grow any more are an error that says which; once they may, the run goes on to the very same end."""
-    placed, sink = pipeline(tmp_path, plain(), DEAD.format("") + NOW_AND_THEN), MemorySink()
+    placed, sink = pipeline(tmp_path, running_sum(), DEAD.format("") + NOW_AND_THEN), MemorySink()
     records = [Record("p", i, i + 1, "k", np.full((1, SIZE), 1 if i % 2 else np.nan, np.float32)) for i in range(20)]
     run(placed, source=MemorySource(records[:8]), sink=sink)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -367,7 +357,7 @@ def test_a_new_store_takes_nobody_elses_file(tmp_path: Path) -> None:
     records = cut(streams(0, ["a"]), 0)
     for name, other in (("out.jsonl", "dead.jsonl"), ("dead.jsonl", "out.jsonl")):
         (tmp_path / name).write_text("precious\n")
-        placed = pipeline(tmp_path, plain(), DEAD.format(""), sink='type = "files"\npath = "out.jsonl"')
+        placed = pipeline(tmp_path, running_sum(), DEAD.format(""), sink='type = "files"\npath = "out.jsonl"')
         with pytest.raises(ConnectorError, match=rf"{name}: has 9 bytes, and the store knows of no run"):
             run(placed, source=MemorySource(records))
         assert (tmp_path / name).read_text() == "precious\n"

@@ -140,6 +140,23 @@ class Scene:
                 )
             await asyncio.sleep(0.1)
 
+    async def ran(self, gently: bool = True) -> None:
+        """A worker answers everything that there is, and ends in order or by kill -9."""
+        worker = self.start()
+        await self.answered()
+        if gently:
+            assert await asyncio.to_thread(worker.end) == 0, worker.tail()
+        else:
+            worker.kill()
+
+    async def went_on(self, frames: int, seconds: float = 30) -> None:
+        """A worker goes on until so many frames are answered in all, and ends in order."""
+        worker, deadline = self.start(), time.monotonic() + seconds
+        while sum(map(len, (await self.outputs()).values())) < frames and time.monotonic() < deadline:
+            assert worker.status is None, worker.tail()
+            await asyncio.sleep(0.1)
+        assert await asyncio.to_thread(worker.end) == 0, worker.tail()
+
     async def expected(self) -> Lines:
         return expected(await read_topic(self.bootstrap, self.input), self.wide, self.idle_ms)
 

@@ -8,6 +8,10 @@ from itertools import islice
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from undertow.connectors.config import read_pipeline
+from undertow.engine.errors import CheckpointError
+from undertow.plan import checked_plan
+
 from .chaos import Scene
 from .feeder import Fed, fed, keys
 from .topics import alter_topic, committed, delete_records, members, read_topic, write
@@ -23,12 +27,7 @@ async def ran(scene: Callable[..., Scene], gently: bool = True, records: int = F
     stage = scene()
     await stage.set_up(partitions=1, source='group_instance_id = "one"', checkpoint_interval_s=1000)
     await stage.feed(fed(KEYS, records))
-    worker = stage.start()
-    await stage.answered()
-    if gently:
-        assert await asyncio.to_thread(worker.end) == 0, worker.tail()
-    else:
-        worker.kill()
+    await stage.ran(gently)
     return stage
 
 
@@ -149,6 +148,8 @@ def test_a_group_without_offset(scene: Callable[..., Scene]) -> None:
         await stage.feed(more())
         for _ in range(2):
             await refused(stage.start(), f"{stage.changelog}[^\n]*{offset}")
+        with pytest.raises(CheckpointError, match="has no offset"):
+            await asyncio.to_thread(lambda: checked_plan(read_pipeline(stage.file)))
         while await members(stage.bootstrap, other):  # a static one stays for a session timeout
             await asyncio.sleep(0.1)
         await commit(stage.bootstrap, other, place, offset)

@@ -13,7 +13,7 @@ from undertow.engine.artifact import write_artifact
 
 from .chaos import Scene
 from .feeder import fed, keys
-from .test_state import frames, went_on
+from .test_state import frames
 from .test_upgrade import other_weights
 from .topics import committed, members, read_topic
 
@@ -44,7 +44,7 @@ def test_a_stream_is_stepped_again(scene: Callable[..., Scene]) -> None:
         stage, some, rest = scene(), ALL[:300], ALL[300:]
         await stage.set_up(partitions=2, tables=IDLE)
         await stage.feed(some)
-        await went_on(stage, sum(r.count for r in some))
+        await stage.went_on(sum(r.count for r in some))
         want = [
             line
             for (_, key), lines in (await stage.expected()).items()

@@ -64,17 +64,6 @@ async def outputs(stage: Scene) -> dict[bytes, list[tuple[int, int]]]:
     return got
 
 
-async def went_on(stage: Scene, count: int) -> None:
-    """A worker has answered so many frames in all, and ended in order."""
-    worker = stage.start()
-    for _ in range(200):
-        if sum(map(len, (await stage.outputs()).values())) >= count:
-            break
-        assert worker.status is None, worker.tail()
-        await asyncio.sleep(0.1)
-    assert await asyncio.to_thread(worker.end) == 0, worker.tail()
-
-
 def test_a_stream_is_taken_out_put_in_and_deleted(scene: Callable[..., Scene], tmp_path: Path) -> None:
     """What list, show and export say is the oracle's state; the copy under another name goes on from it, what was deleted begins anew,
     the others do not notice, and while a worker runs nothing is changed."""
@@ -119,7 +108,7 @@ def test_a_stream_is_taken_out_put_in_and_deleted(scene: Callable[..., Scene], t
         }
         numbered = [Fed(r.key, r.first, r.count, r.seq - frames(RECORDS, OTHER) * (r.key == OTHER)) for r in MORE]
         await stage.feed([*numbered, Fed(FORK, 0, 3, 0), Fed(FORK, 3, 2, 3)])
-        await went_on(stage, sum(r.count for r in (*RECORDS, *MORE)) + 5)
+        await stage.went_on(sum(r.count for r in (*RECORDS, *MORE)) + 5)
         check(await outputs(stage))
 
     def check(got: dict[bytes, list[tuple[int, int]]]) -> None:
@@ -148,7 +137,7 @@ def test_a_pipeline_begins_with_a_state(scene: Callable[..., Scene]) -> None:
         blob.write_bytes(engine.snapshot(b"x"))
         await told("import", stage.file, blob, "--stream", "x")
         await stage.feed([Fed(b"x", 9, 4, 9), Fed(b"y", 0, 2, 0)])
-        await went_on(stage, 6)
+        await stage.went_on(6)
         got, x, y = await outputs(stage), after(b"x", 9), Recurrence()
         assert got[b"x"] == [(i, x.step(frame(b"x", i))) for i in range(9, 13)]
         assert got[b"y"] == [(i, y.step(frame(b"y", i))) for i in range(2)]
@@ -181,7 +170,7 @@ def test_after_a_kill(scene: Callable[..., Scene]) -> None:
                     raise
                 await asyncio.sleep(0.1)
         await stage.feed([Fed(b"x", 9, 4, 9)])
-        await went_on(stage, sum(r.count for r in RECORDS) + 4)
+        await stage.went_on(sum(r.count for r in RECORDS) + 4)
         got, x = await outputs(stage), after(b"x", 9)
         assert got[b"x"] == [(i, x.step(frame(b"x", i))) for i in range(9, 13)]
         for key in KEYS:
@@ -198,7 +187,7 @@ def test_a_worker_shuts_a_change_out(scene: Callable[..., Scene], monkeypatch: p
         stage = scene()
         await stage.set_up(partitions=1)
         await stage.feed(RECORDS)
-        await went_on(stage, sum(r.count for r in RECORDS))
+        await stage.went_on(sum(r.count for r in RECORDS))
         whole = ChangelogStates._whole
 
         async def meanwhile(self: ChangelogStates, *arguments: Any) -> Any:

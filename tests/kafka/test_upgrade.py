@@ -37,12 +37,7 @@ async def ran(scene: Callable[..., Scene], gently: bool = True) -> Scene:
     source = 'group_instance_id = "one"'
     await stage.set_up(partitions=2, source=source, checkpoint_interval_s=0.5 if gently else 1000)
     await stage.feed(records()[:FIRST])
-    worker = stage.start()
-    await stage.answered()
-    if gently:
-        assert await asyncio.to_thread(worker.end) == 0, worker.tail()
-    else:
-        worker.kill()
+    await stage.ran(gently)
     return stage
 
 
@@ -73,14 +68,7 @@ async def answers(stage: Scene) -> dict[bytes, list[tuple[str, int, int]]]:
 async def went_on(stage: Scene, rest: list[Fed]) -> None:
     """The upgraded pipeline has answered the rest of the input and ended in order."""
     await stage.feed(rest)
-    worker = stage.start()
-    total = sum(r.count for r in records())
-    for _ in range(300):
-        if sum(map(len, (await stage.outputs()).values())) >= total:
-            break
-        assert worker.status is None, worker.tail()
-        await asyncio.sleep(0.1)
-    assert await asyncio.to_thread(worker.end) == 0, worker.tail()
+    await stage.went_on(sum(r.count for r in records()))
 
 
 async def written(stage: Scene) -> tuple[dict[TopicPartition, int], list[tuple[str, int, int]]]:

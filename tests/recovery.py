@@ -114,7 +114,7 @@ class Life:
         told = {
             p: self.state.changes(p, self.now, INTERVAL_S, p in leaving)
             for p in self.replay_to
-            if p in leaving or p in self.moved or self.state.unwritten(p)
+            if p in leaving or p in self.moved or self.state.due(p, self.now, INTERVAL_S)
         }
         if lost:
             return

@@ -10,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from undertow.connectors.config import Policy
+from undertow.connectors.kafka.rows import MARKER
 from undertow.connectors.records import Record
 from undertow.engine import Engine
 from undertow.engine.artifact import Artifact, write_artifact
 from undertow.engine.errors import CheckpointError
 
 from .pipelines import SECOND, SIZE, running_sum
-from .recovery import Cluster, Life, engine_of, lived, turn, whole
+from .recovery import INTERVAL_S, Cluster, Life, engine_of, lived, turn, whole
 from .step_graph import lookahead_step
 from .whole_graphs import bidirectional_whole
 
@@ -251,6 +252,25 @@ def test_a_stream_that_ends_and_begins_between_its_rows(sums: Engine) -> None:
         cluster = Cluster(records)
         lived(cluster, sums, Policy(), 64, seed)
         assert cluster.lines() == expected.lines()
+
+
+def test_rows_are_due_within_the_interval_and_not_all_the_time(sums: Engine) -> None:
+    """Of a partition that has fallen silent commits are due only where they write a row or begin a sweep, and every row is written in time."""
+    records = [Record("t/0", i, i + 1, b"%d" % i, np.ones((1, SIZE), np.float32), None, 0) for i in range(10)]
+    life = Life(Cluster(records), sums, Policy(), 64, random.Random(0))
+    life.start("t/0")
+    while life.batch.positions.next["t/0"] < len(records):
+        life.poll()
+    began, rows, commits = life.now, 0, 0
+    while life.state.unwritten("t/0"):
+        assert life.now <= began + INTERVAL_S
+        if life.state.due("t/0", life.now, INTERVAL_S):
+            told = life.state.changes("t/0", life.now, INTERVAL_S)
+            rows, commits = rows + sum(key != MARKER for key, _ in told), commits + 1
+        life.now += INTERVAL_S / 1000
+    assert rows == len(records)
+    assert commits <= len(records) + 3
+    assert not life.state.due("t/0", life.now + 10 * INTERVAL_S, INTERVAL_S)
 
 
 def test_a_refusal_before_the_next_change_is_repeated(sums: Engine) -> None:

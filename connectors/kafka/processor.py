@@ -6,6 +6,7 @@ from itself, as any other process would. `offsets` says why nobody else can writ
 """
 
 import asyncio
+import dataclasses
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -139,12 +140,13 @@ class KafkaProcessor:
             await self._open()
             while self.stopped_by is None and self.batch.failure is None and not await self._at_the_end():
                 await self._turn()
+            live = self.batch.ledger.live
             await self._hand_over()
         finally:
             await self._close()
         if self.batch.failure is not None:
             raise self.batch.failure
-        return self.summary()
+        return dataclasses.replace(self.summary(), streams_live=live)  # which go on elsewhere
 
     @property
     def consumer(self) -> AIOKafkaConsumer:
@@ -264,11 +266,14 @@ class KafkaProcessor:
             await self._commit()
 
     def _to_commit(self, leaving: frozenset[TopicPartition]) -> list[TopicPartition]:
-        """The partitions that have records to commit, rows to write, or a claim to release."""
+        """The partitions that have records to commit, rows that are due, or a claim to release."""
+        now, interval_s = self.clock(), self.delivery.checkpoint_interval_s
         return [
             tp
             for tp, part in self.held.items()
-            if tp in leaving or tp in self._moved or (part.running and self.state.unwritten(partition_name(tp)))
+            if tp in leaving
+            or tp in self._moved
+            or (part.running and self.state.due(partition_name(tp), now, interval_s))
         ]
 
     async def _commit(self, leaving: frozenset[TopicPartition] = frozenset()) -> None:

@@ -75,7 +75,7 @@ class State:
         """
         held, offset = self.held[partition], self.next_offset(partition)
         changed = self.ledger.changed.get(partition, {})
-        count = len(changed) if last else self._due(held, len(changed), now, interval_s / 2)
+        count = len(changed) if last else self._take_share(held, len(changed), now, interval_s / 2)
         self.sweeps += last
         names = list(islice(changed, count))
         told = self._rows(names, offset, held)
@@ -89,13 +89,28 @@ class State:
             told += self._tombstones(partition, held, marker)
         return told
 
-    def _due(self, held: Held, changed: int, now: float, span_s: float) -> int:
-        over = now - held.sweep_began >= span_s
+    def due(self, partition: str, now: float, interval_s: float) -> bool:
+        """Rows wait for a commit in which `changes` would write them, or count those that are to be written next."""
+        held, changed = self.held[partition], self.unwritten(partition)
+        return changed > 0 and (
+            self._share(held, changed, now, interval_s / 2) > 0 or self._over(held, now, interval_s / 2)
+        )
+
+    @staticmethod
+    def _over(held: Held, now: float, span_s: float) -> bool:
+        return now - held.sweep_began >= span_s
+
+    def _share(self, held: Held, changed: int, now: float, span_s: float) -> int:
+        """How many rows of the sweep are to be written by now."""
         left = held.sweep_rows - held.sweep_written
-        count = left if over else math.ceil(held.sweep_rows * (now - held.sweep_began) / span_s) - held.sweep_written
-        count = max(0, min(count, left, changed))
+        part = math.ceil(held.sweep_rows * (now - held.sweep_began) / span_s) - held.sweep_written
+        return max(0, min(left if self._over(held, now, span_s) else part, left, changed))
+
+    def _take_share(self, held: Held, changed: int, now: float, span_s: float) -> int:
+        """`_share`, which is written now; where the sweep is over, the next one begins with what has changed meanwhile."""
+        count = self._share(held, changed, now, span_s)
         held.sweep_written += count
-        if over:
+        if self._over(held, now, span_s):
             self.sweeps += held.sweep_rows > 0
             held.sweep_before, held.sweep_began = held.sweep_began, now
             held.sweep_rows, held.sweep_written = changed - count, 0

@@ -254,6 +254,21 @@ def test_a_stream_that_ends_and_begins_between_its_rows(sums: Engine) -> None:
         assert cluster.lines() == expected.lines()
 
 
+def test_following_begins_anew(sums: Engine) -> None:
+    """A changelog that was read in part and is followed again leaves nothing of the first reading behind, least of all streams that count as open."""
+    records = [Record("t/0", i, i + 1, b"%d" % i, np.ones((1, SIZE), np.float32), None, 0) for i in range(10)]
+    cluster = Cluster(records)
+    lived(cluster, sums, Policy(), 64, 0)
+    life = Life(cluster, sums, Policy(), 64, random.Random(0))
+    life.follow("t/0")
+    assert len(life.batch.ledger.streams) == 10
+    life.state.follow("t/0")
+    assert (len(life.batch.ledger.streams), life.batch.ledger.live) == (0, 0)
+    life.read.clear()
+    life.start("t/0")
+    assert life.batch.ledger.live == 10
+
+
 def test_rows_are_due_within_the_interval_and_not_all_the_time(sums: Engine) -> None:
     """Of a partition that has fallen silent commits are due only where they write a row or begin a sweep, and every row is written in time."""
     records = [Record("t/0", i, i + 1, b"%d" % i, np.ones((1, SIZE), np.float32), None, 0) for i in range(10)]

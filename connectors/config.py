@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from ..engine.decoders import DecodeConfig, Raw
 from ..engine.errors import ConfigError
 from .addresses import host_and_port
 from .codec_config import CodecConfig
@@ -60,21 +61,6 @@ class Policy(Table, frozen=True, kw_only=True):
     late: Literal["drop", "error"] | None = None
     idle_timeout_s: Seconds | None = None
     non_finite: Literal["quarantine", "pass"] = "quarantine"
-
-
-class RawDecode(Table, frozen=True, kw_only=True, tag_field="type", tag="raw"):
-    """[decode] type = "raw": the outputs by name, as they are."""
-
-
-class LabelsDecode(Table, frozen=True, kw_only=True, tag_field="type", tag="labels"):
-    """[decode] type = "labels": the likeliest label over the last axis and its probability.
-
-    output: which one, where the model has several. labels: in place of the artifact's. scores: what the output holds.
-    """
-
-    output: Text | None = None
-    labels: list[str] | None = None
-    scores: Literal["logits", "log-probabilities", "probabilities"] = "logits"
 
 
 class MemorySourceConfig(Table, frozen=True, kw_only=True, tag_field="type", tag="memory"):
@@ -145,7 +131,7 @@ class Pipeline(Table, frozen=True, kw_only=True):
     source: FilesSourceConfig | StdinConfig | MemorySourceConfig | KafkaSourceConfig
     sink: FilesSinkConfig | StdoutConfig | MemorySinkConfig | KafkaSinkConfig
     policy: Policy = Policy()
-    decode: RawDecode | LabelsDecode = RawDecode()
+    decode: DecodeConfig = Raw()
     delivery: Delivery = Delivery()
     store: StoreConfig = StoreConfig()
     dead_letters: DeadLetterConfig | None = None

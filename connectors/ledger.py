@@ -63,7 +63,7 @@ class Steps:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Close:
     """A stream that ends: by which record, before or after its frames; its name, row, frames seen, and what its tail answers.
 

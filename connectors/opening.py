@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -14,9 +14,8 @@ from ..engine.compiler import missing
 from ..engine.errors import ConfigError
 from .batch import Batch, slots
 from .codecs import make_codec
-from .config import MemorySinkConfig, MemorySourceConfig, PlacedPipeline, Policy, RawDecode
+from .config import MemorySinkConfig, MemorySourceConfig, PlacedPipeline, Policy
 from .dead_letters import DeadLetters
-from .decoders import Decoder, make_decoder
 from .files_config import FilesSinkConfig, FilesSourceConfig, StdinConfig, StdoutConfig
 from .files_sink import FilesSink
 from .files_source import FilesSource
@@ -51,14 +50,13 @@ def open_parts(placed: PlacedPipeline, source: Source | None, sink: Sink | None)
     """
     artifact = pipeline_artifact(placed)
     with _in_file(placed):
-        decoder = make_decoder(placed.pipeline.decode, artifact.spec)
         given, codec = _source(placed, source, artifact.spec)
         taken = _sink(placed, sink, artifact.spec)
     _check_guarantee(placed, given, taken)
     letters = placed.pipeline.dead_letters
     dead = DeadLetters(placed.path(letters.path)) if letters and letters.path else None
     engine = _engine(placed, artifact, placed.pipeline.model.backend)
-    return Parts(_batch(placed, engine, codec, decoder, dead), given, taken)
+    return Parts(_batch(placed, engine, codec, dead), given, taken)
 
 
 def open_kafka_parts(placed: PlacedPipeline, sink: Sink | None) -> "KafkaParts":
@@ -77,7 +75,6 @@ def open_kafka_parts(placed: PlacedPipeline, sink: Sink | None) -> "KafkaParts":
     engine = _engine(placed, artifact, _steady_backend(placed, artifact))
     with _in_file(placed):
         check_guarantee(pipeline)
-        decoder = make_decoder(pipeline.decode, artifact.spec)
         intake = open_intake(placed, engine)
         cluster = Cluster(pipeline, placed.folder, uuid.uuid4().hex[:12], engine.row_bytes)
         dead = DeadLetterTopic(cluster, pipeline.dead_letters.topic or "") if pipeline.dead_letters else None
@@ -88,7 +85,7 @@ def open_kafka_parts(placed: PlacedPipeline, sink: Sink | None) -> "KafkaParts":
             outputs = SinkOutputs(_sink(placed, sink, artifact.spec))
     return KafkaParts(
         cluster,
-        _batch(placed, engine, None, decoder, dead),
+        _batch(placed, engine, None, dead),
         lambda: fresh_batch(placed, artifact),
         intake,
         outputs,
@@ -114,17 +111,21 @@ def fresh_stream(placed: PlacedPipeline, artifact: Artifact, encodes: bool) -> O
     alone, refusals = msgspec.structs.replace(placed, pipeline=few), Refusals()
     engine, sink = _engine(alone, artifact, _steady_backend(alone, artifact)), few.sink
     with _in_file(placed):
-        decoder, codec = make_decoder(few.decode, artifact.spec), None
+        codec = None
         if encodes and isinstance(sink, KafkaSinkConfig):
             codec = make_codec(sink.codec, artifact.spec, Use(placed.folder, sink.topic, writes=True))
-    return OneStream(_batch(alone, engine, None, decoder, refusals), refusals, codec)
+    return OneStream(_batch(alone, engine, None, refusals), refusals, codec)
 
 
 def open_states(placed: PlacedPipeline) -> States:
     """What the pipeline has stored of its streams. Raises ConfigError, ArtifactError, BackendError."""
     model = placed.pipeline.model
     engine = Engine(
-        pipeline_artifact(placed), backend="ort", max_streams=2, max_frames=model.max_frames
+        pipeline_artifact(placed),
+        backend="ort",
+        max_streams=2,
+        max_frames=model.max_frames,
+        decode=placed.pipeline.decode,
     )  # nothing is stepped
     if isinstance(placed.pipeline.source, KafkaSourceConfig):
         from .kafka.stored_rows import ChangelogStates
@@ -137,7 +138,7 @@ def fresh_batch(placed: PlacedPipeline, artifact: Artifact) -> Batch:
     """Another batch for the model, without streams: none of them expires, and no record stops it."""
     policy = msgspec.structs.replace(placed.pipeline.policy, bad_record="dead-letter", idle_timeout_s=None)
     engine = _engine(placed, artifact, _steady_backend(placed, artifact))
-    return _batch(placed, engine, None, make_decoder(RawDecode(), artifact.spec), None, policy)
+    return _batch(placed, engine, None, None, policy)
 
 
 def pipeline_artifact(placed: PlacedPipeline) -> Artifact:
@@ -151,14 +152,24 @@ def pipeline_artifact(placed: PlacedPipeline) -> Artifact:
 def _engine(placed: PlacedPipeline, artifact: Artifact, backend: str) -> Engine:
     model = placed.pipeline.model
     standbys = placed.pipeline.store.standbys
-    return Engine(
-        artifact,
-        backend=backend,
-        providers=model.providers,
-        max_streams=slots(model.max_streams, standbys),
-        threads=model.threads,
-        max_frames=model.max_frames,
-    )
+    with _in_file(placed):
+        return Engine(
+            rated(placed, artifact),
+            backend=backend,
+            providers=model.providers,
+            max_streams=slots(model.max_streams, standbys),
+            threads=model.threads,
+            max_frames=model.max_frames,
+            decode=placed.pipeline.decode,
+        )
+
+
+def rated(placed: PlacedPipeline, artifact: Artifact) -> Artifact:
+    """The model with the rate of its frames as the source says it, where the artifact does not."""
+    rate_hz = getattr(placed.pipeline.source, "sample_rate_hz", None)
+    if artifact.spec.sample_rate_hz is not None or rate_hz is None:
+        return artifact
+    return replace(artifact, spec=msgspec.structs.replace(artifact.spec, sample_rate_hz=rate_hz))
 
 
 def _steady_backend(placed: PlacedPipeline, artifact: Artifact) -> str:
@@ -173,7 +184,6 @@ def _batch(
     placed: PlacedPipeline,
     engine: Engine,
     codec: Codec | None,
-    decoder: Decoder,
     dead: "DeadLetters | DeadLetterTopic | Any",
     policy: Policy | None = None,
 ) -> Batch:
@@ -181,7 +191,6 @@ def _batch(
     return Batch(
         engine,
         codec,
-        decoder,
         policy or placed.pipeline.policy,
         model.max_streams,
         model.max_frames,

@@ -7,12 +7,24 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..engine import Engine
+from ..engine.decoders import Events
+from ..engine.decoders.decoder import no_events
 from ..engine.errors import UndertowError
 from .columns import NO_TIME, Answers, Columns
+from .event_answers import DROPPED, event_answers
 from .ledger import STEP, Close, Ledger, Taken
 from .numbering import Piece
 
 RECENT_BATCHES = 16_384  # that step latencies are taken over
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """Each output's rows end to end, how many of them each step, or each end, has, and a decoder's events, which name those rows."""
+
+    outputs: list[np.ndarray]
+    rows: np.ndarray
+    events: Events | None
 
 
 @dataclass(slots=True)
@@ -35,50 +47,57 @@ class Stepper:
     def step(self, columns: Columns, taken: Taken, replayed: np.ndarray) -> Stepped:
         """The answers in the records' order: those of a record together, what ends before its steps and its own tail after them."""
         begin = time.perf_counter()
-        outputs, rows = self._push(taken)
+        pushed = self._push(taken)
         tails = self._close(taken.closes)
+        rows = pushed.rows
         if len(rows) or taken.closes:
             self.seconds.append(time.perf_counter() - begin)
-        lost = self._quarantine(taken, outputs, rows) if self._quarantines else {}
+        lost = self._quarantine(taken, pushed.outputs, rows) if self._quarantines else {}
         self.ledger.streams.settle()
         if taken.closes or lost or taken.pieces or replayed.any():
-            return Stepped(self._gathered(columns, taken, replayed, outputs, rows, tails, lost), lost)
+            return Stepped(self._gathered(columns, taken, replayed, pushed, tails, lost), lost)
         s = taken.steps
         keys = columns.keys if len(s.record) == len(columns) else [columns.keys[i] for i in s.record.tolist()]
         none = np.zeros(len(rows), np.bool_)
-        values = dict(zip(self._outputs, outputs, strict=True))
-        return Stepped(
-            Answers(columns, s.record, keys, s.first, rows, s.time_ns, columns.frame_ns[s.record], none, values), lost
-        )
+        values = dict(zip(self._outputs, pushed.outputs, strict=True))
+        frame_ns = columns.frame_ns[s.record]
+        answers = Answers(columns, s.record, keys, s.first, rows, s.time_ns, frame_ns, none, values)
+        if pushed.events is not None:
+            answers = event_answers(answers, pushed.events, pushed.events.rows, self.engine.spec)
+        return Stepped(answers, lost)
 
     # ---------------------------------------------------------------------------------------------- inside
 
-    def _push(self, taken: Taken) -> tuple[list[np.ndarray], np.ndarray]:
-        """Each output's rows of all steps in their order, and how many each step has."""
+    def _push(self, taken: Taken) -> Pushed:
+        """Each output's rows of all steps in their order, how many each step has, and what a decoder makes of them."""
         s, numbering = taken.steps, self.ledger.numbering
         rows = numbering.ready_many(s.first + s.count) - numbering.ready_many(s.first)
         order = np.argsort(s.row, kind="stable")
         streams, heads = np.unique(s.row[order], return_index=True)
         if not len(streams):
-            return [np.zeros((0, *t.shape), t.dtype) for t in self.engine.spec.outputs], rows
+            none = [np.zeros((0, *t.shape), t.dtype) for t in self.engine.spec.outputs]
+            return Pushed(none, rows, None)
         if len(streams) == len(s.row):  # each stream once: in the records' order
-            outputs = self._pushed(s.row, s.count, _rows_of(taken.frames, s.start, s.count))
+            frames = _rows_of(taken.frames, s.start, s.count)
+            outputs, _, events = self.engine.push_rows(s.row.tolist(), s.count, frames)
         else:
             counts = np.add.reduceat(s.count[order], heads)
-            outputs = self._pushed(streams, counts, _rows_of(taken.frames, s.start[order], s.count[order]))
+            frames = _rows_of(taken.frames, s.start[order], s.count[order])
+            outputs, _, events = self.engine.push_rows(streams.tolist(), counts, frames)
             back = _places(_starts(rows[order])[np.argsort(order)], rows)
             outputs = [y[back] for y in outputs]
+            if events is not None:
+                forth = np.empty_like(back)
+                forth[back] = np.arange(len(back))
+                events = events.chosen(np.argsort(forth[events.rows], kind="stable"))
+                events.rows = forth[events.rows]
         if len(outputs[0]) != rows.sum():
             raise UndertowError(f"the engine gave {len(outputs[0])} outputs where {rows.sum()} are due")
-        return outputs, rows
+        return Pushed(outputs, rows, events)
 
-    def _pushed(self, streams: np.ndarray, counts: np.ndarray, frames: list[np.ndarray]) -> list[np.ndarray]:
-        return self.engine.push_rows(streams.tolist(), counts, frames)[0]
-
-    def _close(self, closes: list[Close]) -> dict[int, list[np.ndarray]]:
-        """Each output's tail of the streams that end, by their row."""
-        tails = self.engine.close_many(c.row for c in closes)
-        return {int(row): list(tail.values()) if isinstance(tail, dict) else [tail] for row, tail in tails.items()}
+    def _close(self, closes: list[Close]) -> Pushed:
+        """`_push` of the tails of the streams that end."""
+        return Pushed(*self.engine.close_rows([c.row for c in closes]))
 
     def _quarantine(self, taken: Taken, outputs: list[np.ndarray], rows: np.ndarray) -> dict[int, str]:
         """Puts aside the streams whose outputs are not finite; of their records from there on, why they have no answers."""
@@ -110,52 +129,82 @@ class Stepper:
         for close in closes:
             if close.row in since:
                 close.pieces.clear()
+                close.quarantined = since[close.row]
 
     def _gathered(
         self,
         columns: Columns,
         taken: Taken,
         replayed: np.ndarray,
-        outputs: list[np.ndarray],
-        rows: np.ndarray,
-        tails: dict[int, list[np.ndarray]],
+        pushed: Pushed,
+        tails: Pushed,
         lost: dict[int, str],
     ) -> Answers:
         """One answer for each piece of what a step or a tail gives; a stream that ends has a last one that says so, be it empty."""
         s, told = taken.steps, []
-        starts = _starts(rows).tolist()
-        for i, (record, first, n) in enumerate(zip(s.record.tolist(), s.first.tolist(), rows.tolist(), strict=True)):
+        starts = _starts(pushed.rows).tolist()
+        for i, (record, first, n) in enumerate(
+            zip(s.record.tolist(), s.first.tolist(), pushed.rows.tolist(), strict=True)
+        ):
             if replayed[record] or record in lost:
                 continue
             at, gap, place = int(s.time_ns[i]), int(columns.frame_ns[record]), starts[i]
             pieces = taken.pieces[i] if taken.pieces else [Piece(first, n, None if at == NO_TIME else at, gap)]
             for piece in pieces:
-                told.append((record, STEP, columns.keys[record], piece, False, place))
+                told.append((record, STEP, columns.keys[record], piece, None, place))
                 place += piece.rows
-        place, parts = len(outputs[0]), [[y] for y in outputs]
-        for close in taken.closes:
-            for part, tail in zip(parts, tails[close.row], strict=True):
-                part.append(tail)
+        begins = (len(pushed.outputs[0]) + _starts(tails.rows)).tolist()
+        for i, (close, place) in enumerate(zip(taken.closes, begins, strict=True)):
             if not replayed[close.record]:
-                told += self._ended(close, place)
-            place += len(tails[close.row][0])
+                told += self._ended(close, i, place)
         told.sort(key=lambda t: t[:2])
-        return self._answers(columns, told, [np.concatenate(p) for p in parts])
+        parts = [np.concatenate(p) for p in zip(pushed.outputs, tails.outputs, strict=True)]
+        answers, where = self._answers(columns, told, parts)
+        if self.engine.decodes:
+            last = [None if t[4] is None or taken.closes[t[4]].quarantined else t[4] for t in told]
+            return self._decoded(answers, where, last, pushed, tails)
+        return answers
 
-    def _ended(self, close: Close, place: int) -> list[tuple]:
+    def _decoded(
+        self, answers: Answers, where: np.ndarray, closing: list[int | None], pushed: Pushed, tails: Pushed
+    ) -> Answers:
+        """where: of each output of the answers its place among those of steps and tails. closing: which end each answer is the last of."""
+        steps = len(pushed.outputs[0])
+        forth = np.full(steps + len(tails.outputs[0]), DROPPED, np.int64)
+        forth[where] = np.arange(len(where))
+        ends = np.full(len(tails.rows), DROPPED, np.int64)
+        for place, close in enumerate(closing):
+            if close is not None:
+                ends[close] = len(where) + place
+        found, places = [], []
+        for part, shift in ((pushed.events, 0), (tails.events, steps)):
+            if part is not None:
+                found.append(part)
+                last = part.rows < 0
+                inside = forth[np.where(last, 0, part.rows + shift)] if len(forth) else np.full(len(part), DROPPED)
+                places.append(np.where(last, ends[np.where(last, part.streams, 0)], inside) if last.any() else inside)
+        if not found:
+            return event_answers(answers, no_events({}), np.zeros(0, np.int64), self.engine.spec)
+        values = {name: np.concatenate([f.values[name] for f in found]) for name in found[0].values}
+        streams = np.zeros(sum(map(len, found)), np.int64)
+        return event_answers(answers, Events(streams, streams, values), np.concatenate(places), self.engine.spec)
+
+    def _ended(self, close: Close, number: int, place: int) -> list[tuple]:
         ready = self.ledger.numbering.ready(close.frames)
         pieces = close.pieces or [Piece(ready, 0, None, 0)]
         told = []
         for i, piece in enumerate(pieces):
-            told.append((close.record, close.phase, close.name[1], piece, i == len(pieces) - 1, place))
+            last = number if i == len(pieces) - 1 else None
+            told.append((close.record, close.phase, close.name[1], piece, last, place))
             place += piece.rows
         return told
 
-    def _answers(self, columns: Columns, told: list[tuple], values: list[np.ndarray]) -> Answers:
+    def _answers(self, columns: Columns, told: list[tuple], values: list[np.ndarray]) -> tuple[Answers, np.ndarray]:
+        """And where each of their outputs comes from."""
         pieces = [t[3] for t in told]
         rows = np.array([p.rows for p in pieces], np.int64)
         where = _places(np.array([t[5] for t in told], np.int64), rows)
-        return Answers(
+        answers = Answers(
             columns,
             np.array([t[0] for t in told], np.int64),
             [t[2] for t in told],
@@ -163,9 +212,10 @@ class Stepper:
             rows,
             np.array([NO_TIME if p.time_ns is None else p.time_ns for p in pieces], np.int64),
             np.array([p.frame_ns for p in pieces], np.int64),
-            np.array([t[4] for t in told], np.bool_),
+            np.array([t[4] is not None for t in told], np.bool_),
             {name: y[where] for name, y in zip(self._outputs, values, strict=True)},
         )
+        return answers, where
 
 
 def _starts(counts: np.ndarray) -> np.ndarray:

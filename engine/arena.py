@@ -1,14 +1,16 @@
 """The state arena: one row of bytes for each resident stream, the slots that streams own, and the index from keys to slots."""
 
 import mmap
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
 
-from .artifact import StepSpec
+from .artifact import StateSpec, StepSpec
 from .errors import ArenaFullError, StreamError, UnknownStreamError
 from .index import Key, KeyIndex
-from .layout import FRAMES, LAST_ACTIVE, Layout
+from .layout import Layout, digest
+from .section import Section
 
 
 class Follower(Protocol):
@@ -32,49 +34,92 @@ def check_key(key: Key) -> None:
 
 
 class Arena:
-    """Rows for up to `max_streams` streams.
+    """Rows for up to `max_streams` streams, and `spare` slots behind them that no key owns: room to step copies of streams.
 
+    A row is its sections end to end: one for each stage, one for whatever else is kept of a stream (`kept`: groups of states).
     The whole address range is reserved at once and the operating system commits pages as they are touched, so growth
     copies nothing and addresses never change. Free slots are reused last in, first out, which keeps residents together.
     """
 
-    def __init__(self, spec: StepSpec, max_streams: int):
-        self.spec, self.layout, self.max_streams = spec, Layout.of(spec), max_streams
-        self._memory = mmap.mmap(
-            -1, max(1, max_streams * self.layout.row_bytes), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-        )
-        self.rows = np.frombuffer(self._memory, np.uint8).reshape(max_streams, self.layout.row_bytes)
-        counters = self.rows[:, : LAST_ACTIVE + 8].view(np.int64)
-        self.frames, self.last_active = counters[:, FRAMES // 8], counters[:, LAST_ACTIVE // 8]
+    def __init__(
+        self,
+        specs: Sequence[StepSpec],
+        max_streams: int,
+        kept: Sequence[Sequence[StateSpec]] = (),
+        spare: int = 0,
+        names: Sequence[str] = (),
+    ):
+        """names: of the stages, where there are several."""
+        layouts = [Layout.of(spec) for spec in specs] + [Layout.of_states(states) for states in kept]
+        self.max_streams, self.slots = max_streams, max_streams + spare
+        self.row_bytes = sum(layout.row_bytes for layout in layouts)
+        self._memory = mmap.mmap(-1, max(1, self.slots * self.row_bytes), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.rows = np.frombuffer(self._memory, np.uint8)[: self.slots * self.row_bytes].reshape(self.slots, -1)
+        self.address = address(self.rows)
+        self.stages, self.kept = self._sections(specs, layouts, kept, names)
+        self.frames, self.last_active = self.stages[0].frames, self.stages[0].last_active
         self.generations = np.zeros(max_streams, np.int64)
         self.index = KeyIndex[Key](max_streams)
         self._free: list[int] = []
         self._fresh = 0  # slots below were used before
-        self._initial = self.layout.initial_row(spec)
-        self._follower: Follower | None = None
+        self._initial = np.concatenate([s.layout.initial(s.states) for s in (*self.stages, *self.kept)])
+        self._followers: list[Follower] = []
+
+    def _sections(
+        self,
+        specs: Sequence[StepSpec],
+        layouts: list[Layout],
+        kept: Sequence[Sequence[StateSpec]],
+        names: Sequence[str],
+    ) -> tuple[list[Section], list[Section]]:
+        offset, stages, others = 0, [], []
+        for i, layout in enumerate(layouts):
+            if i < len(specs):
+                prefix = f"{names[i]}." if names else ""
+                stages.append(Section(self, self._memory, offset, layout, specs[i].states, specs[i], prefix))
+            else:
+                others.append(Section(self, self._memory, offset, layout, kept[i - len(specs)]))
+            offset += layout.row_bytes
+        return stages, others
+
+    @property
+    def states(self) -> Iterator[tuple[str, Section, StateSpec]]:
+        """Every state of a row: its name among them all, and where it is."""
+        for section in (*self.stages, *self.kept):
+            for state in section.states:
+                yield section.prefix + state.name, section, state
+
+    @property
+    def digest(self) -> bytes:
+        """8 bytes that are the same for arenas whose rows mean the same."""
+        return digest([s.spec for s in self.stages], [s for k in self.kept for s in k.states], self.row_bytes)
 
     def follow(self, follower: Follower) -> None:
         """From now on steps change the follower's states, and rows are read and written through `read` and `write`."""
-        self._follower = follower
+        self._followers.append(follower)
+
+    def wrote(self, slots: np.ndarray) -> None:
+        """The rows of these slots were written here."""
+        for follower in self._followers:
+            for slot in slots.tolist():
+                follower.wrote(slot)
 
     def read(self, slots: np.ndarray) -> np.ndarray:
         """Copies of rows, uint8 (n, row_bytes)."""
-        if self._follower is not None:
-            self._follower.pull(slots)
+        for follower in self._followers:
+            follower.pull(slots)
         return self.rows[slots]
 
     def write(self, slot: int, row: np.ndarray) -> None:
         """Replaces one row, uint8 (row_bytes,)."""
         self.rows[slot] = row
-        if self._follower is not None:
-            self._follower.wrote(slot)
+        for follower in self._followers:
+            follower.wrote(slot)
 
     def write_many(self, slots: np.ndarray, rows: np.ndarray) -> None:
         """Replaces rows, uint8 (n, row_bytes), of distinct slots."""
         self.rows[slots] = rows
-        if self._follower is not None:
-            for slot in slots.tolist():
-                self._follower.wrote(slot)
+        self.wrote(slots)
 
     def slot(self, key: Key) -> int:
         """The slot of a resident stream. Raises UnknownStreamError."""
@@ -133,30 +178,9 @@ class Arena:
 
     def state(self, slot: int) -> dict[str, np.ndarray]:
         """Copies of a stream's states by name."""
-        if self._follower is not None:
-            self._follower.pull(np.array([slot], np.int64))
-        return {s.name: self.column(s.name)[slot].copy() for s in self.spec.states}
-
-    def column(self, name: str) -> np.ndarray:
-        """A view (max_streams, *shape) of one state of all slots."""
-        state = next(s for s in self.spec.states if s.name == name)
-        return self._view(self.layout.states[name], state.shape, state.dtype)
-
-    def pending(self, name: str) -> np.ndarray:
-        """A view (max_streams, K - 1, *frame) of the buffered frames of an input."""
-        tensor = next(t for t in self.spec.inputs if t.name == name)
-        return self._view(self.layout.pending[name], (self.spec.frames_per_step - 1, *tensor.shape), tensor.dtype)
-
-    def _view(self, offset: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:
-        item = np.dtype(dtype).itemsize
-        inner = [int(np.prod(shape[i + 1 :])) * item for i in range(len(shape))]
-        return np.ndarray(
-            (self.max_streams, *shape),
-            dtype,
-            buffer=self._memory,
-            offset=offset,
-            strides=(self.layout.row_bytes, *inner),
-        )
+        for follower in self._followers:
+            follower.pull(np.array([slot], np.int64))
+        return {name: section.column(state.name)[slot].copy() for name, section, state in self.states}
 
 
 def address(array: np.ndarray) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .artifact import Artifact
-from .layout import FRAMES, LAST_ACTIVE, Layout
+from .layout import FRAMES, LAST_ACTIVE
 from .program import Program
 
 BLOCK = 64  # streams stepped together; their scratch should stay in the second-level cache
@@ -25,7 +25,7 @@ class Source:
     limits: dict[str, int]
 
 
-def assemble(program: Program, artifact: Artifact, layout: Layout) -> Source:
+def assemble(program: Program, artifact: Artifact) -> Source:
     """The program's whole source around the block's lines."""
     spec = artifact.spec
     xs, ys = [f"x{i}" for i in range(len(spec.inputs))], [f"y{i}" for i in range(len(spec.outputs))]
@@ -59,7 +59,7 @@ def assemble(program: Program, artifact: Artifact, layout: Layout) -> Source:
     at = {name: f"memory + {i * block * 8}" for i, name in enumerate(tables)}
     lines += [
         "@njit(nogil=True, cache=True, error_model='numpy')",
-        f"def run(memory, arena, slots, first, length, valid, now, begin, end, {', '.join(arrays)}):",
+        f"def run(memory, arena, stride, slots, first, length, valid, now, begin, end, {', '.join(arrays)}):",
         f'    """Steps streams begin..end, {block} at a time: stream i takes rows first[i] .. first[i] + length[i] of the frames, in order."""',
         *[f"    {name}_address = {name}.ctypes.data" for name in arrays],
         "    valid_address = valid.ctypes.data",
@@ -68,14 +68,14 @@ def assemble(program: Program, artifact: Artifact, layout: Layout) -> Source:
         "        longest = 0",
         "        for i in range(start, stop):",
         "            longest = max(longest, length[i])",
-        f"            row = arena + slots[i] * {layout.row_bytes}",
+        "            row = arena + slots[i] * stride",
         f"            set_int64(row + {FRAMES}, get_int64(row + {FRAMES}) + valid[i])",
         f"            set_int64(row + {LAST_ACTIVE}, now)",
         "        for t in range(longest):",
         "            n = np.int64(0)",  # a literal type would have numba compile the block once more
         "            for i in range(start, stop):",
         "                if t < length[i]:",
-        f"                    set_int64({at['rows']} + 8 * n, arena + slots[i] * {layout.row_bytes})",
+        f"                    set_int64({at['rows']} + 8 * n, arena + slots[i] * stride)",
     ]
     lines += [
         f"                    set_int64({at[x]} + 8 * n, {x}_address + (first[i] + t) * {size})"
@@ -97,7 +97,7 @@ def assemble(program: Program, artifact: Artifact, layout: Layout) -> Source:
         "    if get_int64(get_int64(context + 8) + 8 * slot) != get_int64(context + 40) or get_int64(get_int64(context + 24)) != 0:",
         "        return -1",
         "    memory = get_int64(context + 16)",
-        f"    row = get_int64(context) + slot * {layout.row_bytes}",
+        "    row = get_int64(context) + slot * get_int64(context + 48)",
     ]
     for i, t in enumerate(spec.inputs):
         size = math.prod(t.shape) * steps

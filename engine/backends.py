@@ -10,6 +10,7 @@ from .arena import Arena
 from .artifact import Artifact
 from .errors import BackendError
 from .numba_backend import NumbaBackend, seconds
+from .section import Section
 
 if TYPE_CHECKING:
     from .device_backend import DeviceBackend
@@ -56,7 +57,12 @@ class Backends:
 
 
 def choose_backends(
-    artifact: Artifact, arena: Arena, backend: str, providers: Sequence["Provider"] | None, threads: int, max_batch: int
+    artifact: Artifact,
+    section: Section,
+    backend: str,
+    providers: Sequence["Provider"] | None,
+    threads: int,
+    max_batch: int,
 ) -> Backends:
     """The backends for `backend` "numba", "ort" or "auto". Raises BackendError."""
     if backend not in ("auto", "numba", "ort"):
@@ -64,18 +70,18 @@ def choose_backends(
     if backend == "numba":
         if providers:
             raise BackendError(f"providers={list(providers)} is for ONNX Runtime; use backend='ort' or 'auto' with it")
-        compiled = NumbaBackend(artifact, arena, threads)
+        compiled = NumbaBackend(artifact, section, threads)
         return Backends([1], [compiled])
     from .ort_backend import OrtBackend  # ONNX Runtime is slow to import, and the compiled backend does without
 
     if backend == "ort":
-        return Backends([1], [_on_onnx_runtime(artifact, arena, threads, providers, max_batch)])
-    ort = OrtBackend(artifact, arena, threads, providers, max_batch)
+        return Backends([1], [_on_onnx_runtime(artifact, section, threads, providers, max_batch)])
+    ort = OrtBackend(artifact, section, threads, providers, max_batch)
     try:
-        compiled = NumbaBackend(artifact, arena, threads)
+        compiled = NumbaBackend(artifact, section, threads)
     except BackendError:
         return Backends([1], [ort])
-    winners = _race(artifact, arena.max_streams, threads, providers, max_batch)
+    winners = _race(artifact, section.arena.max_streams, threads, providers, max_batch)
     sizes, chosen = [], []
     for size, faster in winners:
         pick = compiled if faster == "numba" else ort
@@ -86,7 +92,7 @@ def choose_backends(
 
 
 def _on_onnx_runtime(
-    artifact: Artifact, arena: Arena, threads: int, providers: Sequence["Provider"] | None, max_batch: int
+    artifact: Artifact, section: Section, threads: int, providers: Sequence["Provider"] | None, max_batch: int
 ) -> "OrtBackend | DeviceBackend":
     """States stay on the first provider's device, where it has one and the graph steps many streams at once."""
     from .device_backend import DeviceBackend
@@ -95,8 +101,8 @@ def _on_onnx_runtime(
 
     device = device_of(providers)
     if device is None or not artifact.spec.states or not artifact.spec.batchable:
-        return OrtBackend(artifact, arena, threads, providers, max_batch)
-    return DeviceBackend(artifact, arena, threads, providers, max_batch, device)
+        return OrtBackend(artifact, section, threads, providers, max_batch)
+    return DeviceBackend(artifact, section, threads, providers, max_batch, device)
 
 
 def _race(
@@ -106,13 +112,14 @@ def _race(
     from .ort_backend import OrtBackend
 
     spec, winners = artifact.spec, []
-    arena = Arena(spec, min(max_streams, _SIZES[-1]))
-    both = (NumbaBackend(artifact, arena, threads), OrtBackend(artifact, arena, threads, providers, max_batch))
+    arena = Arena([spec], min(max_streams, _SIZES[-1]))
+    section = arena.stages[0]
+    both = (NumbaBackend(artifact, section, threads), OrtBackend(artifact, section, threads, providers, max_batch))
     for size in _SIZES:
         if size > arena.max_streams:
             break
         slots = np.arange(size)
-        arena.rows[:size] = arena.layout.initial_row(spec)
+        arena.rows[:size] = section.layout.initial(spec.states)
         k, m = spec.frames_per_step, spec.outputs_per_step
         inputs = [np.zeros((size, *((k,) if k > 1 else ()), *t.shape), t.dtype) for t in spec.inputs]
         outputs = [np.zeros((size, *((m,) if m > 1 else ()), *t.shape), t.dtype) for t in spec.outputs]

@@ -56,7 +56,10 @@ def load_program(text: str, signatures: Signatures) -> ModuleType:
 
 def load_static(functions: Sequence[Any], signatures: Signatures) -> ModuleType:
     """Functions that no model decides, compiled and kept on disk like a program."""
-    lines = ['"""Functions that no model decides."""', "", "from numba import njit"]
+    lines = ['"""Functions that no model decides."""', ""]
+    modules = sorted({function.py_func.__module__ for function in functions})
+    lines += [f"# {name} {hashlib.sha256(_source(name)).hexdigest()}" for name in modules]
+    lines += ["", "from numba import njit"]
     for function in functions:
         name, nogil = function.py_func.__name__, bool(function.targetoptions.get("nogil"))
         names = ", ".join(function.py_func.__code__.co_varnames[: function.py_func.__code__.co_argcount])
@@ -70,6 +73,11 @@ def load_static(functions: Sequence[Any], signatures: Signatures) -> ModuleType:
             "",
         ]
     return load_program("\n".join(lines), signatures)
+
+
+def _source(module: str) -> bytes:
+    """A module's text: an edited one makes another program."""
+    return Path(sys.modules[module].__file__ or "").read_bytes()
 
 
 def _compiled(module: ModuleType, signatures: Signatures) -> ModuleType:

@@ -41,7 +41,7 @@ def generate(artifact: Artifact) -> Source:
         bounds = Walk(artifact, Program(probing=True), {}).bounds()
     walk = Walk(artifact, Program(), bounds)
     walk.store()
-    return assemble(walk.program, artifact, walk.layout)
+    return assemble(walk.program, artifact)
 
 
 class Walk:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .arena import Arena
 from .artifact import Artifact
 from .device_graphs import SLOTS, step_model
 from .device_states import DeviceStates
@@ -13,6 +12,7 @@ from .limits import index_limits
 from .ort_session import Provider, open_session
 from .ort_wave import hand_out, run_bound, wave_arrays
 from .scheduler import waves
+from .section import Section
 
 
 class DeviceBackend:
@@ -23,16 +23,16 @@ class DeviceBackend:
     def __init__(
         self,
         artifact: Artifact,
-        arena: Arena,
+        section: Section,
         threads: int,
         providers: Sequence[Provider] | None,
         max_batch: int,
         device: tuple[str, int],
     ):
         self.session = open_session(step_model(artifact), artifact.name, threads, providers)
-        self.states = DeviceStates(artifact, arena, providers, device)
+        self.states = DeviceStates(artifact, section, providers, device)
         self.limits = index_limits(artifact)
-        self._name, self._spec, self._arena, self._max_batch = artifact.name, artifact.spec, arena, max_batch
+        self._name, self._spec, self._section, self._max_batch = artifact.name, artifact.spec, section, max_batch
         self._binding = self.session.io_binding()
         self.states.bind(self._binding)
 
@@ -57,8 +57,8 @@ class DeviceBackend:
         except Exception as error:  # onnxruntime's own errors share no public base
             raise BackendError(f"{self._name}: ONNX Runtime failed within a step: {error}") from error
         self.states.stepped(moving)
-        self._arena.frames[slots] += valid
-        self._arena.last_active[slots] = now
+        self._section.frames[slots] += valid
+        self._section.last_active[slots] = now
 
     def _steps(
         self,

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from .arena import Arena, address
+from .arena import address
 from .artifact import Artifact
 from .device_graphs import SLOTS, arena, changing, fetch_model, put_model, rows, written
 from .errors import BackendError
 from .ort_session import Provider, open_session
+from .section import Section
 
 _SAME, _HOST, _DEVICE = 0, 1, 2  # which copy of a slot's states is newer
 _AT_ONCE = 4096  # streams whose rows are copied in one call, which bounds the device's memory for it
@@ -23,28 +24,30 @@ class DeviceStates:
     stepped the device is newer, and `pull` brings its states there. Counters and buffered frames are in the arena alone.
     """
 
-    def __init__(self, artifact: Artifact, host: Arena, providers: Sequence[Provider] | None, device: tuple[str, int]):
+    def __init__(
+        self, artifact: Artifact, host: Section, providers: Sequence[Provider] | None, device: tuple[str, int]
+    ):
         self._name, self._host, self._device = artifact.name, host, device
         self._kept = [s for s in artifact.spec.states if 0 not in s.shape]
         self._changing = changing(artifact.spec.states)
         try:
             self._values = {
-                s.name: ort.OrtValue.ortvalue_from_shape_and_type([host.max_streams, *s.shape], s.dtype, *device)
+                s.name: ort.OrtValue.ortvalue_from_shape_and_type([host.slots, *s.shape], s.dtype, *device)
                 for s in artifact.spec.states
             }
         except Exception as error:  # onnxruntime's own errors share no public base
             raise BackendError(
-                f"{self._name}: no room on device {device[0]}:{device[1]} for the states of {host.max_streams} streams, "
+                f"{self._name}: no room on device {device[0]}:{device[1]} for the states of {host.slots} streams, "
                 f"{artifact.spec.state_bytes} bytes each ({error}); lower max_streams"
             ) from error
         self.fetching = open_session(fetch_model(self._kept), self._name, 1, providers)
         self.putting = open_session(put_model(self._kept), self._name, 1, providers)
-        self._newer = np.zeros(host.max_streams, np.int8)
+        self._newer = np.zeros(host.slots, np.int8)
         host.follow(self)
 
     def bind(self, binding: ort.IOBinding) -> None:
         """Gives a step graph the arrays as its arenas, read and written."""
-        for state in self._host.spec.states:
+        for state in self._host.states:
             binding.bind_ortvalue_input(arena(state), self._values[state.name])
         for state in self._changing:
             binding.bind_ortvalue_output(written(state), self._values[state.name])

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .arena import Arena, Key
-from .artifact import Artifact, read_artifact
+from .artifact import Artifact, StepSpec, read_artifact
 from .backends import Backends, choose_backends
 from .collected import Collected
+from .decoders import About, DecodeConfig, Events, Outputs, decoder_of
+from .decoders.decoder import joined
 from .errors import (
     ArenaFullError,
     BatchError,
@@ -23,9 +25,9 @@ from .errors import (
     UndertowError,
     UnknownStreamError,
 )
-from .frames import Intake
 from .kernels import KNOWN, NO_KEY, TWICE
 from .snapshot import check_rows, collected_frames, read_checkpoint, snapshot, unpack_snapshot, write_checkpoint
+from .stage import Stage
 from .stream import Stream
 
 if TYPE_CHECKING:
@@ -47,10 +49,12 @@ class Engine:
     threads: threads that a large batch is split over.
     idle_timeout_s: streams without a frame for so long are flushed and forgotten; `on_expire(key, tail)` is told.
     max_batch: the most streams in one ONNX Runtime call. clock: nanoseconds that never go back.
+    decode: what becomes of the outputs, such as `undertow.decode.Labels(...)` or a dict of the keys of a pipeline's [decode]. Its state is
+        part of each stream's. `push`, `push_many` and `close` give `Events` then, and `step` gives the events of the batch.
     max_frames: of a model of whole sequences, how many frames are collected of a stream until it ends; more are a FrameError
         of that stream alone.
 
-    All methods may be called from several threads. Raises ArtifactError, BackendError.
+    All methods may be called from several threads. Raises ArtifactError, BackendError, ConfigError.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class Engine:
         on_expire: Callable[[Key, Arrays], None] | None = None,
         max_batch: int = 1024,
         max_frames: int = 65_536,
+        decode: DecodeConfig | Mapping[str, Any] | None = None,
     ):
         counts = {"max_streams": max_streams, "threads": threads, "max_batch": max_batch, "max_frames": max_frames}
         for name, value in counts.items():
@@ -75,22 +80,27 @@ class Engine:
             raise ValueError(f"idle_timeout_s is {idle_timeout_s!r}, expected a positive number of seconds or None")
         self.artifact = model if isinstance(model, Artifact) else read_artifact(model)
         self.spec, self.fingerprint = self.artifact.spec, self.artifact.fingerprint
-        self._arena = Arena(self.spec, max_streams)
+        self._decoder = decoder_of(decode, About(self.spec, _place_s(self.spec)))
+        kept, spare = ([self._decoder.states], self._decoder.spare) if self._decoder else ([], 0)
+        self._arena = Arena([self.spec], max_streams, kept, spare)
+        self._columns = self._arena.kept[0].columns() if self._decoder else {}
         self._sequences: Sequences | None = None
         self._collected: Collected | None = None
         if self.spec.sequence:
             self._sequences = self._whole_sequences(backend, threads, providers, max_batch, max_frames)
             self._collected = self._sequences.frames
-            self._backends = Backends.elsewhere(self._sequences.backend.name, self._sequences.backend.limits)
+            backends = Backends.elsewhere(self._sequences.backend.name, self._sequences.backend.limits)
         else:
-            self._backends = choose_backends(self.artifact, self._arena, backend, providers, threads, max_batch)
-        self._intake = Intake(self.spec, self._backends.limits)
+            section = self._arena.stages[0]
+            backends = choose_backends(self.artifact, section, backend, providers, threads, max_batch)
+        self._stage = Stage(self.artifact, self._arena.stages[0], backends)
+        self._intake, self._backends = self._stage.intake, backends
         self._lock = threading.RLock()
         self._clock, self._on_expire = clock, on_expire
         self._idle_ns = None if idle_timeout_s is None else int(idle_timeout_s * 1e9)
         self._next_sweep, self._expiring = 0, False
-        self._first, self._ones, self._ready = np.arange(0), np.ones(0, np.int64), np.ones(0, np.bool_)
-        self._delay_rows = -(-self.spec.delay * self.spec.outputs_per_step // self.spec.frames_per_step)
+        self._ready = np.ones(0, np.bool_)
+        self._at_once = (self.spec.delay, self.spec.frames_per_step, self.spec.outputs_per_step) == (0, 1, 1)
 
     # ---------------------------------------------------------------------------------------------- what is there
 
@@ -98,6 +108,11 @@ class Engine:
     def backend(self) -> str:
         """The backend in use: "numba", "ort", or both with the batch size from which each is used."""
         return self._backends.name
+
+    @property
+    def decodes(self) -> bool:
+        """A decoder makes events of the outputs."""
+        return self._decoder is not None
 
     def __len__(self) -> int:
         return len(self._arena.index)
@@ -122,6 +137,7 @@ class Engine:
 
         keys: B distinct str, bytes or int; unknown ones open a stream. frames: `(B, *frame)`. Where a step gives M > 1
         outputs, values are `(B, M, *out)` and ready `(B, M)`.
+        With a decoder values are the batch's `Events`, and ready says which streams have any.
         Raises FrameError (shape or dtype of the whole), BatchError (some streams failed; `.result` has the others').
         """
         given = keys if type(keys) is list else keys.tolist() if isinstance(keys, np.ndarray) else list(keys)
@@ -133,16 +149,20 @@ class Engine:
             if not self._intake.fit(inputs):
                 errors = self._intake.bad_rows(inputs, given)
             if self._collected is not None:
-                errors = self._too_many(given, slots, self._single(len(given))) | errors
+                errors = self._too_many(given, slots, self._stage.ones(len(given))) | errors
             if found != KNOWN or errors:
                 self._settle(given, slots, found, now, errors)
             if errors:
                 inputs = [x[slots >= 0] for x in inputs]
-            outputs, counts = self._advance(
-                slots[slots >= 0] if errors else slots, self._single(len(inputs[0])), inputs, now
-            )
-            outputs, ready = self._in_place(outputs, counts, slots)
-        result = (self._intake.named_outputs(outputs), ready)
+            live = slots[slots >= 0] if errors else slots
+            outputs, counts = self._advance(live, self._stage.ones(len(inputs[0])), inputs, now)
+            if self._decoder is None:
+                outputs, ready = self._in_place(outputs, counts, slots)
+                result = (self._intake.named_outputs(outputs), ready)
+            else:
+                events = self._decoded(live, counts, outputs, inputs)
+                events.streams = np.flatnonzero(slots >= 0)[events.streams]
+                result = (events, np.isin(np.arange(len(slots)), events.streams))
         if errors:
             raise BatchError(errors, result)
         return result
@@ -178,22 +198,29 @@ class Engine:
             counts = np.fromiter(map(len, arrays[0]), np.int64, len(keys))
             inputs = inputs or [self._intake.joined(i, column) for i, column in enumerate(arrays)]
             outputs, rows = self._advance(slots, counts, inputs, now)
-        ends = np.cumsum(rows)
-        cuts = list(map(slice, (ends - rows).tolist(), ends.tolist()))
-        parts = [map(y.__getitem__, cuts) for y in outputs]
-        if len(parts) == 1:
-            result = dict(zip(keys, parts[0], strict=True))
-        else:
-            result = {k: self._intake.named_outputs(list(p)) for k, *p in zip(keys, *parts, strict=True)}
+            if self._decoder is None:
+                result = self._parts(keys, outputs, rows)
+            else:
+                events = self._decoded(slots, rows, outputs, inputs)
+                result = {key: events.of(i) for i, key in enumerate(keys)}
         if errors:
             raise BatchError(errors, result)
         return result
 
+    def _parts(self, keys: list[Key], outputs: list[np.ndarray], rows: np.ndarray) -> dict[Key, Arrays]:
+        """Outputs that lie end to end as each stream's."""
+        ends = np.cumsum(rows)
+        cuts = list(map(slice, (ends - rows).tolist(), ends.tolist()))
+        parts = [map(y.__getitem__, cuts) for y in outputs]
+        if len(parts) == 1:
+            return dict(zip(keys, parts[0], strict=True))
+        return {k: self._intake.named_outputs(list(p)) for k, *p in zip(keys, *parts, strict=True)}
+
     def push_rows(
         self, keys: list[Key], counts: np.ndarray, frames: list[np.ndarray]
-    ) -> tuple[list[np.ndarray], np.ndarray]:
+    ) -> tuple[list[np.ndarray], np.ndarray, Events | None]:
         """`push_many` of frames that lie end to end and that `refusals` has passed: the ready rows of each output, in
-        the order of the keys, and how many each stream has, int64 (B,).
+        the order of the keys, how many each stream has, int64 (B,), and what a decoder makes of them.
 
         keys: B distinct ones. counts: frames of each, int64 (B,). frames: of each input `(counts.sum(), *frame)`.
         Raises BatchError where a stream finds no room, or a model of whole sequences has too many frames; nothing is stepped then.
@@ -206,7 +233,8 @@ class Engine:
                 self._settle(keys, slots, found, now, errors)
             if errors:
                 raise BatchError(errors, {})
-            return self._advance(slots, np.ascontiguousarray(counts), frames, now)
+            outputs, rows = self._advance(slots, np.ascontiguousarray(counts), frames, now)
+            return outputs, rows, self._decoded(slots, rows, outputs, frames) if self._decoder else None
 
     def refusals(self, keys: Sequence[Key], counts: np.ndarray, frames: list[np.ndarray]) -> dict[int, FrameError]:
         """Which of B chunks that lie end to end may not be stepped, by their place: values that are not finite, an index
@@ -251,16 +279,31 @@ class Engine:
                     slots[key] = self._arena.slot(key)
                 except UnknownStreamError as error:
                     errors[key] = error
-            if self._sequences is None:
-                tails = {key: self._flush(slot) for key, slot in slots.items()}
+            rows, failed = self._tails(slots)
+            events = self._ended(slots, rows)
+            if events is None:
+                tails = {key: self._intake.named_outputs(r) for key, r in rows.items()}
             else:
-                rows, failed = self._sequences.finished(slots)
-                tails, errors = {key: self._intake.named_outputs(r) for key, r in rows.items()}, errors | failed
-            for key in tails:
+                tails = {key: events.of(i) for i, key in enumerate(rows)}
+            for key in rows:
                 self._release(key)
-        if errors:
-            raise BatchError(errors, tails)
+        if errors or failed:
+            raise BatchError(errors | failed, tails)
         return tails
+
+    def close_rows(self, keys: Sequence[Key]) -> tuple[list[np.ndarray], np.ndarray, Events | None]:
+        """`close_many` as `push_rows` gives it: the tails end to end. Raises BatchError; nothing changes then."""
+        with self._lock:
+            slots = {key: self._arena.slot(key) for key in keys}
+            rows, failed = self._tails(slots)
+            if failed:
+                raise BatchError(failed, {})
+            events = self._ended(slots, rows)
+            for key in rows:
+                self._release(key)
+        counts = np.array([len(r[0]) for r in rows.values()], np.int64)
+        none = [[np.zeros((0, *t.shape), t.dtype)] for t in self.spec.outputs]
+        return [np.concatenate(p) for p in (zip(*rows.values(), strict=True) if rows else none)], counts, events
 
     def stream(self, key: Key) -> Stream:
         """A handle to one stream, opened where it is not resident: the shortest path for one stream."""
@@ -324,12 +367,12 @@ class Engine:
     @property
     def row_bytes(self) -> int:
         """Bytes of a row that `read_rows` gives."""
-        return self._arena.layout.row_bytes
+        return self._arena.row_bytes
 
     @property
     def layout(self) -> bytes:
-        """8 bytes that are the same for models whose rows mean the same: names, shapes and dtypes of states, buffered frames."""
-        return self._arena.layout.digest(self.spec)
+        """8 bytes that are the same for engines whose rows mean the same: names, shapes and dtypes of states, buffered frames, what is decoded."""
+        return self._arena.digest
 
     def fork(self, key: Key, new_key: Key) -> None:
         """A second stream with the same past. Raises UnknownStreamError, ArenaFullError, StreamError where new_key is resident."""
@@ -403,8 +446,7 @@ class Engine:
         for key in idle:
             if key not in self._arena.index:  # the callback ended it
                 continue
-            tail = self._flush(self._arena.slot(key))
-            self._release(key)
+            tail = self.close(key)
             expired.append(key)
             if self._on_expire:
                 self._on_expire(key, tail)
@@ -454,13 +496,6 @@ class Engine:
             self._collected.replace(slot, frames)
         self._arena.last_active[slot] = self._clock()
 
-    def _single(self, count: int) -> np.ndarray:
-        """So many ones."""
-        if count > len(self._ones):
-            self._first, self._ones = np.arange(2 * count), np.ones(2 * count, np.int64)
-            self._ready = np.ones(2 * count, np.bool_)
-        return self._ones[:count]
-
     def _settle(
         self, keys: list[Key], slots: np.ndarray, found: int, now: int, errors: dict[Key, UndertowError]
     ) -> None:
@@ -491,38 +526,60 @@ class Engine:
             self._arena.frames[slots] += counts
             self._arena.last_active[slots] = now
             return self._intake.room(0), np.zeros_like(counts)
+        return self._stage.advance(slots, counts, inputs, now)
+
+    def _decoded(
+        self, slots: np.ndarray, rows: np.ndarray, outputs: list[np.ndarray], inputs: list[np.ndarray]
+    ) -> Events:
+        """What the decoder makes of a step's outputs, rows[i] of each stream."""
+        return self._given(slots, rows, outputs, self._stage.ready(self._arena.frames[slots]) - rows, inputs)
+
+    def _given(
+        self,
+        slots: np.ndarray,
+        rows: np.ndarray,
+        outputs: list[np.ndarray],
+        before: np.ndarray,
+        inputs: list[np.ndarray],
+    ) -> Events:
+        """before: outputs that each stream had given before these."""
+        assert self._decoder is not None
         spec = self.spec
-        before = self._arena.frames[slots] if spec.delay or spec.frames_per_step > 1 else None
-        steps, rests = counts, []
-        if spec.frames_per_step > 1 and before is not None:
-            inputs, steps, rests = self._intake.whole_steps(self._arena, slots, before, counts, inputs)
-        if steps is self._ones or steps.base is self._ones:
-            total, first = len(steps), self._first[: len(steps)]
-        else:
-            ends = np.cumsum(steps)
-            total, first = int(ends[-1]) if len(ends) else 0, ends - steps
-        outputs = self._intake.room(total)
-        if len(slots):
-            frames = steps * spec.frames_per_step if spec.frames_per_step > 1 else steps
-            self._backends.at(len(slots)).run(slots, first, steps, frames, now, inputs, outputs)
-        rows = steps * spec.outputs_per_step if spec.outputs_per_step > 1 else steps
-        if spec.outputs_per_step > 1:
-            outputs = [y.reshape(-1, *y.shape[2:]) for y in outputs]
-        if before is None:
-            return outputs, rows
-        self._intake.hold(rests)
-        self._arena.frames[slots] = before + counts
-        hidden = np.clip(self._delay_rows - before // spec.frames_per_step * spec.outputs_per_step, 0, rows)
-        if hidden.any():
-            place = np.arange(len(outputs[0])) - np.repeat(np.cumsum(rows) - rows, rows)
-            outputs = [y[place >= np.repeat(hidden, rows)] for y in outputs]
-        return outputs, rows - hidden
+        at = np.arange(len(outputs[0])) + np.repeat(before - (np.cumsum(rows) - rows), rows)
+        values = {t.name: np.ascontiguousarray(y) for t, y in zip(spec.outputs, outputs, strict=True)}
+        frames = dict(zip((t.name for t in spec.inputs), inputs, strict=True)) if self._at_once and inputs else {}
+        slots, rows = np.ascontiguousarray(slots), np.ascontiguousarray(rows)
+        events = self._decoder.events(self._columns, Outputs(slots, rows, values, at, frames, self._stage))
+        events.at = at[events.rows]
+        return events
+
+    def _tails(self, slots: Mapping[Key, int]) -> tuple[dict[Key, list[np.ndarray]], dict[Key, UndertowError]]:
+        """What streams that end would still give, of each output, and why some cannot."""
+        if self._sequences is not None:
+            return self._sequences.finished(slots)
+        now = self._clock()
+        return {key: self._stage.flush(slot, now) for key, slot in slots.items()}, {}
+
+    def _ended(self, slots: Mapping[Key, int], rows: Mapping[Key, list[np.ndarray]]) -> Events | None:
+        """What the decoder makes of tails and of the ends."""
+        if self._decoder is None or not rows:
+            return None
+        given = np.array([slots[key] for key in rows], np.int64)
+        counts = np.array([len(r[0]) for r in rows.values()], np.int64)
+        before = self._stage.ready(self._arena.frames[given]) if self._sequences is None else np.zeros_like(counts)
+        outputs = [np.concatenate(p) for p in zip(*rows.values(), strict=True)]
+        events = self._given(given, counts, outputs, before, [])
+        last = self._decoder.finish(self._columns, given)
+        last.at = (before + counts - 1)[last.streams]
+        return joined(events, last)
 
     def _in_place(
         self, outputs: list[np.ndarray], counts: np.ndarray, slots: np.ndarray
     ) -> tuple[list[np.ndarray], np.ndarray]:
         """Outputs at their streams' places in the batch, zeros where nothing is ready; and what is ready."""
         m, batch = self.spec.outputs_per_step, len(slots)
+        if batch > len(self._ready):
+            self._ready = np.ones(2 * batch, np.bool_)
         if m == 1 and len(outputs[0]) == batch:
             return outputs, self._ready[:batch].copy()
         each = np.zeros(batch, np.int64)
@@ -533,22 +590,9 @@ class Engine:
             out[ready] = y
         return ([out[:, 0] for out in spread], ready[:, 0]) if m == 1 else (spread, ready)
 
-    def _flush(self, slot: int) -> Arrays:
-        """The rows that a whole-sequence model would still give."""
-        spec, seen = self.spec, int(self._arena.frames[slot])
-        k, m = spec.frames_per_step, spec.outputs_per_step
-        done = max(0, seen // k * m - self._delay_rows)
-        total = spec.outputs_of(seen)
-        left = total - done
-        if spec.valid_input is None or left <= 0:
-            return self._intake.named_outputs([y.reshape(0, *y.shape[1 + (m > 1) :]) for y in self._intake.room(0)])
-        steps = -(-(total + self._delay_rows) // m) - seen // k
-        inputs, outputs = self._intake.tail(self._arena, slot, seen % k, steps), self._intake.room(steps)
-        index = np.array([slot], np.int64)
-        one = np.array([steps], np.int64)
-        self._backends.at(1).run(
-            index, np.zeros(1, np.int64), one, np.array([seen % k], np.int64), self._clock(), inputs, outputs
-        )
-        hidden = min(max(0, self._delay_rows - seen // k * m), steps * m)
-        flat = [y.reshape(-1, *y.shape[2:]) if m > 1 else y for y in outputs]
-        return self._intake.named_outputs([y[hidden : hidden + left] for y in flat])
+
+def _place_s(spec: StepSpec) -> float | None:
+    """Seconds from an output of a stream to its next."""
+    if spec.sample_rate_hz is None:
+        return None
+    return spec.frames_per_step / (spec.outputs_per_step * spec.sample_rate_hz)

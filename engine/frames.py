@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from .arena import Arena, Key
+from .arena import Key
 from .artifact import StepSpec, TensorSpec
 from .errors import FrameError, UndertowError
 from .index import compiled
+from .section import Section
 
 Rest = tuple[
     np.ndarray, tuple[np.ndarray, np.ndarray], np.ndarray
@@ -168,7 +169,7 @@ class Intake:
         return {t.name: y for t, y in zip(self.spec.outputs, outputs, strict=True)}
 
     def whole_steps(
-        self, arena: Arena, slots: np.ndarray, before: np.ndarray, counts: np.ndarray, inputs: list[np.ndarray]
+        self, section: Section, slots: np.ndarray, before: np.ndarray, counts: np.ndarray, inputs: list[np.ndarray]
     ) -> tuple[list[np.ndarray], np.ndarray, list[Rest]]:
         """Buffered and new frames as whole steps (S, K, *frame), how many each stream has, and the rest, for `hold` after the steps."""
         k = self.spec.frames_per_step
@@ -182,7 +183,7 @@ class Intake:
         rest = ~stepped
         where, out, rests = (slots[stream[rest]], (place - (steps * k)[stream])[rest]), [], []
         for tensor, array in zip(self.spec.inputs, inputs, strict=True):
-            buffer = arena.pending(tensor.name)
+            buffer = section.pending(tensor.name)
             frames = np.empty((len(place), *tensor.shape), tensor.dtype)
             frames[old] = buffer[slots[stream[old]], place[old]]
             frames[~old] = array
@@ -196,12 +197,12 @@ class Intake:
         for buffer, where, frames in rests:
             buffer[where] = frames
 
-    def tail(self, arena: Arena, slot: int, held: int, steps: int) -> list[np.ndarray]:
+    def tail(self, section: Section, slot: int, held: int, steps: int) -> list[np.ndarray]:
         """The buffered frames and zeros after the end, as so many steps."""
         k, out = self.spec.frames_per_step, []
         for tensor in self.spec.inputs:
             frames = np.zeros((steps * k, *tensor.shape), tensor.dtype)
             if held:
-                frames[:held] = arena.pending(tensor.name)[slot, :held]
+                frames[:held] = section.pending(tensor.name)[slot, :held]
             out.append(frames.reshape(steps, k, *tensor.shape) if k > 1 else frames)
         return out

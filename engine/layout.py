@@ -2,11 +2,12 @@
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from .artifact import StepSpec
+from .artifact import StateSpec, StepSpec
 
 FRAMES, LAST_ACTIVE, HEADER_BYTES = 0, 8, 16  # int64 frames seen, int64 time of the last one in ns
 ALIGNMENT = 16
@@ -14,7 +15,7 @@ ALIGNMENT = 16
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """offsets of the states by name, of each input's buffered frames (frames_per_step > 1), and the bytes of a row."""
+    """What one stage keeps in a row: offsets of the states by name, of each input's buffered frames (frames_per_step > 1), and the bytes of it all."""
 
     states: dict[str, int]
     pending: dict[str, int]
@@ -22,12 +23,8 @@ class Layout:
 
     @classmethod
     def of(cls, spec: StepSpec) -> "Layout":
-        offset, states, pending = HEADER_BYTES, {}, {}
-        for state in spec.states:
-            size = np.dtype(state.dtype).itemsize
-            offset = -(-offset // size) * size
-            states[state.name] = offset
-            offset += math.prod(state.shape) * size
+        states, offset = _placed(spec.states, HEADER_BYTES)
+        pending: dict[str, int] = {}
         if spec.frames_per_step > 1:
             for tensor in spec.inputs:
                 size = np.dtype(tensor.dtype).itemsize
@@ -36,16 +33,39 @@ class Layout:
                 offset += math.prod(tensor.shape) * size * (spec.frames_per_step - 1)
         return cls(states, pending, -(-offset // ALIGNMENT) * ALIGNMENT)
 
-    def initial_row(self, spec: StepSpec) -> np.ndarray:
-        """The row, uint8 (row_bytes,), of a stream that has seen nothing."""
+    @classmethod
+    def of_states(cls, states: Sequence[StateSpec]) -> "Layout":
+        """Of what is no step graph's: no counters, no buffered frames."""
+        placed, offset = _placed(states, 0)
+        return cls(placed, {}, -(-offset // ALIGNMENT) * ALIGNMENT)
+
+    def initial(self, states: Sequence[StateSpec]) -> np.ndarray:
+        """The bytes, uint8 (row_bytes,), of a stream that has seen nothing."""
         row = np.zeros(self.row_bytes, np.uint8)
-        for state in spec.states:
+        for state in states:
             raw = np.ascontiguousarray(state.initial_value()).view(np.uint8).reshape(-1)
             row[self.states[state.name] :][: raw.size] = raw
         return row
 
-    def digest(self, spec: StepSpec) -> bytes:
-        """8 bytes that tell rows of other meaning apart."""
-        tensors = [(t.name, t.shape, t.dtype) for t in (*spec.states, *(spec.inputs if self.pending else ()))]
-        said = repr((tensors, spec.frames_per_step, self.row_bytes, spec.sequence))
-        return hashlib.blake2b(said.encode(), digest_size=8).digest()
+
+def _placed(states: Sequence[StateSpec], offset: int) -> tuple[dict[str, int], int]:
+    """Where each state begins, and where the last one ends."""
+    places: dict[str, int] = {}
+    for state in states:
+        size = np.dtype(state.dtype).itemsize
+        offset = -(-offset // size) * size
+        places[state.name] = offset
+        offset += math.prod(state.shape) * size
+    return places, offset
+
+
+def digest(specs: Sequence[StepSpec], kept: Sequence[StateSpec], row_bytes: int) -> bytes:
+    """8 bytes that tell rows of other meaning apart: of the stages, and of what else is kept."""
+    said = []
+    for spec in specs:
+        tensors = [
+            (t.name, t.shape, t.dtype) for t in (*spec.states, *(spec.inputs if spec.frames_per_step > 1 else ()))
+        ]
+        said.append((tensors, spec.frames_per_step, spec.sequence))
+    others = [(s.name, s.shape, s.dtype) for s in kept]
+    return hashlib.blake2b(repr((said, others, row_bytes)).encode(), digest_size=8).digest()

@@ -7,22 +7,23 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from .arena import Arena, address
+from .arena import address
 from .artifact import Artifact
 from .cache import load_program
 from .compiler import generate
 from .errors import BackendError
 from .program import PAD_BYTES, Unsupported
+from .section import Section
 
 _MIN_ROWS_A_THREAD = 32
 
 
 class NumbaBackend:
-    """The compiled program of an artifact, bound to an arena; one scratch a thread."""
+    """The compiled program of an artifact, bound to a section of an arena; one scratch a thread."""
 
     name = "numba"
 
-    def __init__(self, artifact: Artifact, arena: Arena, threads: int):
+    def __init__(self, artifact: Artifact, section: Section, threads: int):
         try:
             self.source = source = generate(artifact)
         except Unsupported as error:
@@ -30,7 +31,7 @@ class NumbaBackend:
                 f"{artifact.name}: the numba backend cannot compile {error}; use backend='ort' or 'auto'"
             ) from None
         self.limits = source.limits
-        self._arena, self._arena_address = arena, address(arena.rows)
+        self._section = section
         self._run, self._one = self._compile(artifact)
         self._memories = [self._memory() for _ in range(threads + 1)]
         self._scratch = [int(address(m) + -address(m) % 64) for m in self._memories]
@@ -39,8 +40,9 @@ class NumbaBackend:
 
     def single(self, slot: int, generation: int) -> tuple[Any, np.ndarray]:
         """The compiled step of one frame, `one(address of the context, *inputs, *outputs)`, and a handle's context for it."""
-        arena, busy = self._arena, address(self._busy)
-        values = (self._arena_address, address(arena.generations), self._scratch[-1], busy, slot, generation)
+        section, generations = self._section, address(self._section.arena.generations)
+        busy = address(self._busy)
+        values = (section.address, generations, self._scratch[-1], busy, slot, generation, section.stride)
         return self._one, np.array(values, np.int64)
 
     def _compile(self, artifact: Artifact) -> tuple[Any, Any]:
@@ -52,7 +54,7 @@ class NumbaBackend:
             _array(t.dtype, len(t.shape) + more_out + 1) for t in spec.outputs
         ]
         index = types.Array(i64, 1, "C")
-        signatures = (i64, i64, index, index, index, index, i64, i64, i64, *many), (i64, *single)
+        signatures = (i64, i64, i64, index, index, index, index, i64, i64, i64, *many), (i64, *single)
         module = load_program(self.source.text, {"run": [signatures[0]], "one": [signatures[1]]})
         return module.run, module.one
 
@@ -79,7 +81,7 @@ class NumbaBackend:
         """Steps stream i over rows first[i] .. first[i] + length[i] of the inputs, in order; the outputs get the same rows."""
         count = len(slots)
         parts = 1 if self._pool is None else max(1, min(len(self._scratch) - 1, count // _MIN_ROWS_A_THREAD))
-        work = (self._arena_address, slots, first, length, valid, now)
+        work = (self._section.address, self._section.stride, slots, first, length, valid, now)
         self._busy[0] = 1
         try:
             if parts == 1 or self._pool is None:

@@ -4,28 +4,28 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .arena import Arena
 from .artifact import Artifact
 from .errors import BackendError
 from .limits import index_limits
 from .ort_session import Provider, open_session
 from .ort_wave import hand_out, run_bound, wave_arrays
 from .scheduler import waves
+from .section import Section
 
 
 class OrtBackend:
-    """An inference session of the step graph, bound to an arena: states are gathered into and scattered from fixed buffers."""
+    """An inference session of the step graph, bound to a section of an arena: states are gathered into and scattered from fixed buffers."""
 
     name = "ort"
 
     def __init__(
-        self, artifact: Artifact, arena: Arena, threads: int, providers: Sequence[Provider] | None, max_batch: int
+        self, artifact: Artifact, section: Section, threads: int, providers: Sequence[Provider] | None, max_batch: int
     ):
         self.session = open_session(artifact.model, artifact.name, threads, providers)
         self.limits = index_limits(artifact)
-        self._name, self._spec, self._arena = artifact.name, artifact.spec, arena
+        self._name, self._spec, self._section = artifact.name, artifact.spec, section
         self._max_batch = max_batch if self._spec.batchable else 1
-        self._states = {s.name: arena.column(s.name) for s in self._spec.states}
+        self._states = {s.name: section.column(s.name) for s in self._spec.states}
 
     def run(
         self,
@@ -41,17 +41,17 @@ class OrtBackend:
 
         Raises BackendError where ONNX Runtime fails; no stream has changed then.
         """
-        before = self._arena.rows[slots]
+        before = self._section.rows[slots]
         try:
             for t, chosen in waves(length, self._max_batch):
                 self._wave(
                     slots[chosen], first[chosen] + t, valid[chosen] - t * self._spec.frames_per_step, inputs, outputs
                 )
         except Exception as error:  # onnxruntime's own errors share no public base
-            self._arena.rows[slots] = before
+            self._section.rows[slots] = before
             raise BackendError(f"{self._name}: ONNX Runtime failed within a step: {error}") from error
-        self._arena.frames[slots] += valid
-        self._arena.last_active[slots] = now
+        self._section.frames[slots] += valid
+        self._section.last_active[slots] = now
 
     def _wave(
         self,

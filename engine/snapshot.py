@@ -48,12 +48,12 @@ def unpack_snapshot(arena: Arena, fingerprint: bytes, key: Key, blob: bytes) -> 
     """The row, uint8 (row_bytes,), and the collected frames. Raises SnapshotError where the bytes are damaged or are another model's."""
     found = _open(_SNAPSHOT, blob, _Snapshot, f"stream {key!r}: the snapshot", SnapshotError)
     _same_model(arena, fingerprint, found, f"stream {key!r}", SnapshotError)
-    if len(found.row) != arena.layout.row_bytes:
+    if len(found.row) != arena.row_bytes:
         raise SnapshotError(
-            f"stream {key!r}: the snapshot's row has {len(found.row)} bytes, expected {arena.layout.row_bytes}"
+            f"stream {key!r}: the snapshot's row has {len(found.row)} bytes, expected {arena.row_bytes}"
         )
     row = np.frombuffer(found.row, np.uint8)
-    seen = _possible(row[None], f"stream {key!r}", SnapshotError)
+    seen = _possible(arena, row[None], f"stream {key!r}", SnapshotError)
     return row, _frames(arena, found.frames, int(seen[0]), f"stream {key!r}", SnapshotError)
 
 
@@ -86,12 +86,12 @@ def read_checkpoint(
     found = _open(_CHECKPOINT, data, _Checkpoint, f"{path}: the checkpoint", CheckpointError)
     _same_model(arena, fingerprint, found, str(path), CheckpointError)
     keys: list[Key] = [k[0] if isinstance(k, tuple) else k for k in found.keys]
-    if len(found.rows) != len(keys) * arena.layout.row_bytes or len(set(keys)) != len(keys):
+    if len(found.rows) != len(keys) * arena.row_bytes or len(set(keys)) != len(keys):
         raise CheckpointError(
-            f"{path}: {len(keys)} keys and {len(found.rows)} bytes of rows of {arena.layout.row_bytes} do not fit"
+            f"{path}: {len(keys)} keys and {len(found.rows)} bytes of rows of {arena.row_bytes} do not fit"
         )
-    rows = np.frombuffer(found.rows, np.uint8).reshape(len(keys), arena.layout.row_bytes)
-    seen = _possible(rows, str(path), CheckpointError)
+    rows = np.frombuffer(found.rows, np.uint8).reshape(len(keys), arena.row_bytes)
+    seen = _possible(arena, rows, str(path), CheckpointError)
     frames = _frames(arena, found.frames, int(seen.sum()), str(path), CheckpointError)
     parts = [np.split(array, np.cumsum(seen)[:-1]) for array in frames]
     return keys, rows, [list(p) for p in zip(*parts, strict=True)] if parts and keys else [[] for _ in keys]
@@ -99,11 +99,9 @@ def read_checkpoint(
 
 def check_rows(arena: Arena, rows: np.ndarray, where: str) -> None:
     """Raises SnapshotError where rows are not uint8 (n, row_bytes) or have seen impossible numbers of frames."""
-    if rows.ndim != 2 or rows.shape[1] != arena.layout.row_bytes or rows.dtype != np.uint8:
-        raise SnapshotError(
-            f"{where}: rows are {rows.dtype} {rows.shape}, expected uint8 (n, {arena.layout.row_bytes})"
-        )
-    _possible(rows, where, SnapshotError)
+    if rows.ndim != 2 or rows.shape[1] != arena.row_bytes or rows.dtype != np.uint8:
+        raise SnapshotError(f"{where}: rows are {rows.dtype} {rows.shape}, expected uint8 (n, {arena.row_bytes})")
+    _possible(arena, rows, where, SnapshotError)
 
 
 def collected_frames(arena: Arena, parts: list[bytes], count: int, where: str) -> list[np.ndarray]:
@@ -113,7 +111,8 @@ def collected_frames(arena: Arena, parts: list[bytes], count: int, where: str) -
 
 def _frames(arena: Arena, parts: list[bytes], count: int, where: str, error: type[UndertowError]) -> list[np.ndarray]:
     """So many collected frames of each input; of a model that is stepped there are none."""
-    tensors, found = arena.spec.inputs if arena.spec.sequence else (), []
+    spec, found = arena.stages[0].spec, []
+    tensors = spec.inputs if spec.sequence else ()
     if len(parts) != len(tensors):
         raise error(f"{where}: has collected frames of {len(parts)} inputs, expected {len(tensors)}")
     for tensor, raw in zip(tensors, parts, strict=True):
@@ -126,18 +125,21 @@ def _frames(arena: Arena, parts: list[bytes], count: int, where: str, error: typ
     return found
 
 
-def _possible(rows: np.ndarray, where: str, error: type[UndertowError]) -> np.ndarray:
-    """The counts of frames, which address buffered frames; they are those of some stream."""
-    seen = np.ascontiguousarray(rows[:, FRAMES : FRAMES + 8]).view(np.int64)
-    if ((seen < 0) | (seen >= MAX_FRAMES)).any():
-        raise error(
-            f"{where}: a stream has seen {int(seen.min())} .. {int(seen.max())} frames, expected 0 .. {MAX_FRAMES}"
-        )
-    return seen[:, 0]
+def _possible(arena: Arena, rows: np.ndarray, where: str, error: type[UndertowError]) -> np.ndarray:
+    """The counts of frames, which address buffered frames; they are those of some stream. Those of the first stage."""
+    counts = []
+    for stage in arena.stages:
+        begin = stage.offset + FRAMES
+        counts.append(seen := np.ascontiguousarray(rows[:, begin : begin + 8]).view(np.int64)[:, 0])
+        if ((seen < 0) | (seen >= MAX_FRAMES)).any():
+            raise error(
+                f"{where}: a stream has seen {int(seen.min())} .. {int(seen.max())} frames, expected 0 .. {MAX_FRAMES}"
+            )
+    return counts[0]
 
 
 def _states(arena: Arena) -> list[tuple[str, list[int], str]]:
-    return [(s.name, list(s.shape), s.dtype) for s in arena.spec.states]
+    return [(name, list(s.shape), s.dtype) for name, _, s in arena.states]
 
 
 def _seal(magic: bytes, content: Any) -> bytes:
@@ -161,7 +163,7 @@ def _open(magic: bytes, blob: bytes, kind: Any, what: str, error: type[UndertowE
 
 
 def _same_model(arena: Arena, fingerprint: bytes, found: Any, where: str, error: type[UndertowError]) -> None:
-    expected = {s.name: s for s in arena.spec.states}
+    expected = {name: s for name, _, s in arena.states}
     for name, shape, dtype in found.states:
         have = expected.get(name)
         if have is None:

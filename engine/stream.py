@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .arena import Key, address
+from .decoders import Events
 from .errors import StaleStreamError
 
 if TYPE_CHECKING:
@@ -21,13 +22,14 @@ class Stream:
         spec, self._one = engine.spec, None
         simple = len(spec.inputs) == len(spec.outputs) == 1 and spec.frames_per_step == spec.outputs_per_step == 1
         direct = engine._backends.direct
-        if direct and simple and spec.outputs[0].shape and not engine._backends.limits and engine._idle_ns is None:
+        plain = engine._decoder is None and not engine._backends.limits and engine._idle_ns is None
+        if direct and simple and spec.outputs[0].shape and plain:
             self._one, self._context = direct.single(slot, generation)
             self._address, self._delay = address(self._context), spec.delay
             self._new = np.zeros(spec.outputs[0].shape, spec.outputs[0].dtype).copy  # faster than numpy.empty
 
     def step(self, frame: Any) -> Any:
-        """The output `(*out)` that became ready with this frame `(*frame)`, or None while it is delayed.
+        """The output `(*out)` that became ready with this frame `(*frame)`, or None while it is delayed; with a decoder its `Events`, or None.
 
         Raises FrameError (the stream is unchanged), StaleStreamError.
         """
@@ -71,6 +73,8 @@ class Stream:
                 for t, a in zip(engine.spec.inputs, inputs, strict=True)
             }
             out = engine.push(self.key, chunk)
+        if isinstance(out, Events):
+            return out if len(out) else None
         many = engine.spec.outputs_per_step > 1
         pick = (lambda y: y) if many else (lambda y: y[0])
         if isinstance(out, dict):

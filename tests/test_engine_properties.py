@@ -436,7 +436,7 @@ def test_bytes_of_a_stream(name: str) -> None:
     """A resident stream costs at most 1.1 times the bytes of its own state and 128 more."""
     artifact = known(name)
     engine = Engine(artifact, backend="ort", max_streams=3)
-    assert engine._arena.layout.row_bytes <= 1.1 * artifact.spec.state_bytes + 128
+    assert engine._arena.row_bytes <= 1.1 * artifact.spec.state_bytes + 128
 
 
 @settings(max_examples=100)

@@ -159,7 +159,7 @@ def test_a_sealed_row_of_another_length(rows: int) -> None:
     """A snapshot whose checksum fits but whose row is too long or too short is refused and takes no slot."""
     engine = Engine(tiny(), backend="ort", max_streams=1)
     engine.push("a", np.ones((3, 1), np.float32))
-    size = engine._arena.layout.row_bytes
+    size = engine._arena.row_bytes
     engine.drop("a")
     row = b"" if rows == 0 else bytes(size + rows)
     with pytest.raises(SnapshotError):

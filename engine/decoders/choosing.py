@@ -1,0 +1,51 @@
+"""What decoders that look at one of a model's outputs have in common: which one, and what its values are called."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..artifact import StepSpec, TensorSpec
+from ..errors import ConfigError
+
+
+def chosen_output(kind: str, spec: StepSpec, name: str | None) -> TensorSpec:
+    """The output of this name, or the only one. Raises ConfigError."""
+    names = [t.name for t in spec.outputs]
+    if name is None and len(names) > 1:
+        raise ConfigError(f"[decode] type = '{kind}': the model has outputs {names}; say which with output = \"...\"")
+    if name is not None and name not in names:
+        raise ConfigError(f"[decode] output = {name!r} is not an output of the model, which has {names}")
+    found = spec.outputs[0 if name is None else names.index(name)]
+    if found.dtype != "float32":
+        raise ConfigError(f"[decode] type = '{kind}': output '{found.name}' is {found.dtype}, expected float32")
+    return found
+
+
+def chosen_labels(kind: str, spec: StepSpec, output: TensorSpec, labels: Sequence[str] | None) -> list[str]:
+    """A name for each value along the output's last axis. Raises ConfigError."""
+    found = labels or spec.labels
+    if not found:
+        raise ConfigError(
+            f"[decode] type = '{kind}': the model names no labels; export it with labels=, or give labels = [...]"
+        )
+    if not output.shape or output.shape[-1] != len(found):
+        raise ConfigError(
+            f"[decode] type = '{kind}': there are {len(found)} labels, output '{output.name}' has shape {output.shape}; "
+            "its last axis has to have one value a label"
+        )
+    return list(found)
+
+
+def probabilities(scores: np.ndarray, kind: str) -> np.ndarray:
+    """Of "logits", "log-probabilities" or "probabilities" along the last axis; float32."""
+    if kind == "probabilities":
+        return scores
+    if kind == "log-probabilities":
+        return np.exp(scores)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    return weights / weights.sum(-1, keepdims=True)
+
+
+def seconds(places: np.ndarray, place_s: float | None) -> dict[str, np.ndarray]:
+    """`begin_s` beside `begin`, where the model's rate is known."""
+    return {} if place_s is None else {"begin_s": places * place_s}

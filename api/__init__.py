@@ -33,10 +33,12 @@ if TYPE_CHECKING:
     from .engine.errors import StreamError as StreamError
     from .engine.errors import UndertowError as UndertowError
     from .engine.errors import UnknownStreamError as UnknownStreamError
+    from .exporters import DecoderModule as DecoderModule
     from .exporters import StepModule as StepModule
     from .exporters import adopt as adopt
     from .exporters import convert as convert
     from .exporters import export as export
+    from .exporters import export_seq2seq as export_seq2seq
     from .exporters import verify as verify
 
 __version__ = "0.1.0"
@@ -64,7 +66,7 @@ _HOMES = {
         "UndertowError",
         "UnknownStreamError",
     ),
-    ".exporters": ("StepModule", "adopt", "convert", "export", "verify"),
+    ".exporters": ("DecoderModule", "StepModule", "adopt", "convert", "export", "export_seq2seq", "verify"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from .engine.artifact import Artifact, StateSpec, read_artifact
 from .engine.compiler import missing
+from .engine.encoder_entry import memory_bytes
 from .engine.layout import Layout
 
 
@@ -52,6 +53,7 @@ def summarise(artifact: Artifact) -> dict[str, Any]:
         "inputs": [_tensor(t.name, t.shape, t.dtype) for t in spec.inputs],
         "outputs": [_tensor(t.name, t.shape, t.dtype) for t in spec.outputs],
         "states": [{**_tensor(s.name, s.shape, s.dtype), "next": s.next, "initial": _initial(s)} for s in spec.states],
+        "encoder": _encoder(artifact),
         "delay": spec.delay,
         "frames_per_step": spec.frames_per_step,
         "outputs_per_step": spec.outputs_per_step,
@@ -61,6 +63,22 @@ def summarise(artifact: Artifact) -> dict[str, Any]:
         "state_bytes": spec.state_bytes,
         "row_bytes": Layout.of(spec).row_bytes,
         "backends": {"numba": reasons or "runs", "ort": onnxruntime.get_available_providers()},
+        "certificate": [msgspec.to_builtins(p) for p in spec.certificate],
+        "approximations": [msgspec.to_builtins(a) for a in spec.approximations],
+    }
+
+
+def _encoder(artifact: Artifact) -> dict[str, Any] | None:
+    """What an encoder takes, gives and fills, where there is one."""
+    if artifact.encoder is None:
+        return None
+    spec = artifact.encoder.spec
+    return {
+        **msgspec.to_builtins(artifact.spec.encoder),
+        "inputs": [_tensor(t.name, t.shape, t.dtype) for t in spec.inputs],
+        "outputs": [_tensor(t.name, t.shape, t.dtype) for t in spec.outputs],
+        "lengths_input": spec.lengths_input,
+        "memory_bytes": memory_bytes(artifact.spec),
         "certificate": [msgspec.to_builtins(p) for p in spec.certificate],
         "approximations": [msgspec.to_builtins(a) for a in spec.approximations],
     }
@@ -89,14 +107,15 @@ def _print(artifact: Artifact, summary: dict[str, Any]) -> None:
     )
     for column in ("", "name", "shape", "dtype", "next", "initial"):
         table.add_column(column, overflow="fold")
-    for kind in ("inputs", "outputs", "states"):
-        for t in summary[kind]:
-            table.add_row(
-                kind[:-1], t["name"], str(tuple(t["shape"])), t["dtype"], t.get("next", ""), t.get("initial", "")
-            )
+    encoder = summary["encoder"] or {}
+    rows = [(f"encoder {kind[:-1]}", t) for kind in ("inputs", "outputs") for t in encoder.get(kind, ())]
+    rows += [(kind[:-1], t) for kind in ("inputs", "outputs", "states") for t in summary[kind]]
+    for kind, t in rows:
+        table.add_row(kind, t["name"], str(tuple(t["shape"])), t["dtype"], t.get("next", ""), t.get("initial", ""))
     console.print(table)
     spec = artifact.spec
     lines = [
+        *_encoder_lines(artifact),
         f"delay            {spec.delay} frames; {spec.frames_per_step} frames in, {spec.outputs_per_step} out a step",
         "" if spec.batchable else "batch            the graph takes one stream at a time; they are run one by one",
         f"bytes per stream {summary['row_bytes']} (state {summary['state_bytes']})",
@@ -109,3 +128,15 @@ def _print(artifact: Artifact, summary: dict[str, Any]) -> None:
     lines += [f"certificate      {stated(p)}" for p in spec.certificate]
     lines += [f"by request       {approximated(a)}" for a in spec.approximations]
     console.print("\n".join(line for line in lines if line))
+
+
+def _encoder_lines(artifact: Artifact) -> list[str]:
+    if artifact.encoder is None or artifact.spec.encoder is None:
+        return []
+    from .exporters.report import encoded, stated
+
+    encoder, spec = artifact.encoder.spec, artifact.spec.encoder
+    sources = "sources of any lengths" if encoder.lengths_input else "sources of one length"
+    lines = [f"memory           {spec.max_memory} positions, {memory_bytes(artifact.spec)} bytes a stream"]
+    lines += [f"encoder          {line}" for line in [*encoded(spec), f"{sources} go through it together"]]
+    return [*lines, *(f"encoder          certificate: {stated(p)}" for p in encoder.certificate)]

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from .engine.artifact import Artifact, StateSpec
+from .engine.artifact import Artifact, StateSpec, StepSpec
 
 _VIEWS = frozenset(("Squeeze", "Unsqueeze", "Reshape", "Flatten", "Transpose"))
 _FLOATS = frozenset((TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.UNDEFINED))
@@ -28,7 +28,7 @@ class Box:
     title: str
     name: str
     lines: list[str] = field(default_factory=list)
-    shape: tuple[int, ...] | None = None
+    shape: tuple[int | str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def picture_of(artifact: Artifact) -> Picture:
     return Picture(drawing.boxes, list(dict.fromkeys(drawing.arrows)))
 
 
-def shape_text(shape: tuple[int, ...]) -> str:
+def shape_text(shape: tuple[int | str, ...]) -> str:
     return f"({', '.join(map(str, shape))})" if shape else "a number"
 
 
@@ -70,6 +70,7 @@ class _Reader:
         self.shapes = _shapes(artifact, tensors)
         self.types = {v.name: v.type.tensor_type.elem_type for v in tensors}
         self.clock = _clock(artifact, self.free, {name for name, kind in self.types.items() if kind not in _FLOATS})
+        self.clock_name = "clock"
         self.boxes: list[Box] = []
         self.arrows: list[Arrow] = []
         self.source: dict[str, list[int]] = {}
@@ -88,6 +89,8 @@ class _Reader:
             )
         for s in spec.states:
             self.state_box[s.name] = self._add(_state(s), [s.name])
+        if self.artifact.encoder is not None:
+            self._add_encoder(self.artifact.encoder.spec)
         if self.clock:
             self._add_clock()
         for node in self.graph.node:
@@ -106,12 +109,40 @@ class _Reader:
             self.source[name] = [len(self.boxes) - 1]
         return len(self.boxes) - 1
 
+    def _add_encoder(self, encoder: StepSpec) -> None:
+        """The encoder as one box, with the sources that it reads and the states that it fills."""
+        assert self.spec.encoder is not None
+        sources = [
+            self._add(Box("input", t.name, t.name, [f"{t.dtype}, a whole source"], ("T", *t.shape)), [])
+            for t in encoder.inputs
+        ]
+        box = self._add(Box("node", "encoder", "", ["reads each source once", "a graph of its own"]), [])
+        self.arrows += [Arrow(source, box) for source in sources]
+        rows = {state for _, state in self.spec.encoder.memory}
+        for name in [
+            *(state for _, state in (*self.spec.encoder.memory, *self.spec.encoder.initial)),
+            self.spec.encoder.length,
+        ]:
+            state = self.boxes[self.state_box[name]]
+            state.lines[-1] = (
+                "a row a position"
+                if name in rows
+                else "how many positions"
+                if name == self.spec.encoder.length
+                else "what it ends with"
+            )
+            self.arrows.append(Arrow(box, self.state_box[name]))
+
     def _add_clock(self) -> None:
         made = [n for n in self.graph.node if n.output[0] in self.clock]
         counted = [name for name in [*self.state_box, self.spec.valid_input] if name in self.clock]
         if not made:
             return
-        box = self._add(Box("clock", "clock", "", [f"{len(made)} nodes that count", "steps and real frames"]), [])
+        if self.spec.encoder and counted == [self.spec.encoder.length]:
+            self.clock_name, told = "mask", ["which positions of", "memory are real"]
+        else:
+            self.clock_name, told = "clock", [f"{len(made)} nodes that count", "steps and real frames"]
+        box = self._add(Box("clock", self.clock_name, "", told), [])
         for name in counted:
             self.arrows.append(Arrow(self.source[name][0], box))
         for node in made:
@@ -133,7 +164,7 @@ class _Reader:
         sources = dict.fromkeys(s for name in given if name not in self.clock for s in self.source.get(name, ()))
         self.arrows += [Arrow(source, number) for source in sources]
         if any(name in self.clock and name not in self.free for name in given):
-            box.lines.append("by the clock")
+            box.lines.append(f"by the {self.clock_name}")
 
     def _shape(self, node: onnx.NodeProto) -> tuple[int, ...] | None:
         return next((self.shapes[o] for o in node.output if o and o in self.shapes), None)
@@ -273,7 +304,7 @@ class _Reader:
         sources = [s for s in self.source.get(state.next, ()) if s != box]
         self.arrows += [Arrow(source, box, back=True) for source in sources]
         if not sources:
-            self.boxes[box].lines.append("never changes")
+            self.boxes[box].lines.append("no step changes it" if self.artifact.encoder else "never changes")
 
 
 def _state(state: StateSpec) -> Box:

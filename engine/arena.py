@@ -121,6 +121,10 @@ class Arena:
         self.rows[slots] = rows
         self.wrote(slots)
 
+    def reset(self, slots: np.ndarray) -> None:
+        """Makes rows those of streams that have seen nothing."""
+        self.write_many(slots, np.broadcast_to(self._initial, (len(slots), len(self._initial))))
+
     def slot(self, key: Key) -> int:
         """The slot of a resident stream. Raises UnknownStreamError."""
         slot = self.index.get(key)

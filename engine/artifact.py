@@ -18,6 +18,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
+from .encoder_entry import ENCODER_KEY, check_encoder, packed, unpacked
 from .errors import ArtifactError
 
 FORMAT = 1
@@ -88,6 +89,7 @@ class Parity(Struct, frozen=True):
 
     By output: max_abs_error; max_rel_error, the same over the output's largest magnitude in the reference; tolerance, the
     absolute error that rounding explains in this model. The last two are empty in artifacts of earlier versions.
+    greedy: of a decoder with an encoder, how many of its most likely tokens, each given back to it, were the reference's, and of how many.
     """
 
     backend: Name
@@ -97,6 +99,7 @@ class Parity(Struct, frozen=True):
     max_abs_error: dict[str, float]
     max_rel_error: dict[str, float] = {}
     tolerance: dict[str, float] = {}
+    greedy: tuple[int, int] | None = None
 
 
 class Approximation(Struct, frozen=True):
@@ -125,6 +128,24 @@ class Origin(Struct, frozen=True):
     weights_sha256: str = ""
 
 
+class EncoderSpec(Struct, frozen=True):
+    """What a stream's source, a whole sequence, makes of its states before the first step; see `encoder_entry`.
+
+    max_memory: positions, rows of what the encoder gives, that a stream has room for.
+    memory: outputs of the encoder `(T', *out)` and the states `(max_memory, *out)` that they fill from row 0; zeros behind.
+    initial: outputs of the encoder and the states `(*out)` that begin with their last row.
+    length: the state, int64 `()`, that says how many rows are filled. No step changes it.
+    start, stop: the tokens that a decoder begins with, and that end what it says, where known.
+    """
+
+    max_memory: Count
+    memory: tuple[tuple[Name, Name], ...]
+    initial: tuple[tuple[Name, Name], ...]
+    length: Name
+    start: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    stop: Annotated[int, msgspec.Meta(ge=0)] | None = None
+
+
 class StepSpec(Struct, frozen=True):
     """What a step graph means.
 
@@ -139,6 +160,7 @@ class StepSpec(Struct, frozen=True):
         collected until it ends. `lengths` says T'.
     lengths_input: a graph input, int64 `(B,)`: how long each sequence is; what is padded changes nothing. None where all
         sequences of a batch must be equally long.
+    encoder: the graph is a decoder's, and an encoder rides in the same file that fills some of its states.
     certificate: the parity certificate, a line for each backend.
     approximations: what the artifact is not exact in, by request; where there are some, the certificate is about the
         model as approximated.
@@ -156,6 +178,7 @@ class StepSpec(Struct, frozen=True):
     batchable: bool = True
     sequence: bool = False
     lengths_input: Name | None = None
+    encoder: EncoderSpec | None = None
     sample_rate_hz: Annotated[float, msgspec.Meta(gt=0)] | None = None
     labels: tuple[str, ...] | None = None
     origin: Origin | None = None
@@ -176,12 +199,16 @@ class StepSpec(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A step graph with its meaning. fingerprint (16 bytes) binds snapshots to graph, weights and state layout."""
+    """A step graph with its meaning. fingerprint (16 bytes) binds snapshots to graph, weights and state layout.
+
+    encoder: what fills states from a stream's source, where the metadata says so.
+    """
 
     spec: StepSpec
     model: onnx.ModelProto
     fingerprint: bytes
     path: Path | None = None
+    encoder: "Artifact | None" = None
 
     @property
     def name(self) -> str:
@@ -191,7 +218,11 @@ class Artifact:
 def read_artifact(path: str | os.PathLike[str]) -> Artifact:
     """The artifact at `path`, wholly validated. Raises ArtifactError, with the offending field's path."""
     path = Path(path)
-    model = load_model(path)
+    return _opened(str(path), load_model(path), path)
+
+
+def _opened(path: str, model: onnx.ModelProto, file: Path) -> Artifact:
+    """The artifact that a model with metadata is; path: what it is called in errors."""
     found = {p.key: p.value for p in model.metadata_props}
     if SPEC_KEY not in found:
         raise ArtifactError(
@@ -207,40 +238,60 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
         raise ArtifactError(
             f"{path}: artifact format {version}, this version of undertow reads {FORMAT}; export the model again"
         )
-    if found.get(DIGEST_KEY) != _digest(text, model):
+    if found.get(DIGEST_KEY) != _digest(text, model, found.get(ENCODER_KEY)):
         raise ArtifactError(
             f"{path}: the checksum does not match; the file is damaged or was edited, export the model again"
         )
-    spec = _decode(path, text, StepSpec)
-    _check(str(path), spec, model.graph)
-    return Artifact(spec, model, _fingerprint(spec, model), path)
+    spec, encoder = _decode(path, text, StepSpec), None
+    if spec.encoder is not None or ENCODER_KEY in found:
+        inner = f"{path}: its encoder"
+        whole = unpacked(path, found.get(ENCODER_KEY))
+        check_weights(inner, whole)
+        encoder = _opened(inner, whole, file)
+    _check(path, spec, model.graph)
+    check_encoder(path, spec, encoder.spec if encoder else None)
+    return Artifact(spec, model, _fingerprint(spec, model, encoder), file, encoder)
 
 
-def make_artifact(model: onnx.ModelProto, spec: StepSpec, path: Path | None = None) -> Artifact:
-    """An artifact in memory. Raises ArtifactError where spec and graph disagree."""
-    _check(str(path or "<model in memory>"), spec, model.graph)
-    return Artifact(spec, model, _fingerprint(spec, model), path)
+def make_artifact(
+    model: onnx.ModelProto, spec: StepSpec, path: Path | None = None, encoder: Artifact | None = None
+) -> Artifact:
+    """An artifact in memory. Raises ArtifactError where spec, graph and encoder disagree."""
+    where = str(path or "<model in memory>")
+    _check(where, spec, model.graph)
+    check_encoder(where, spec, encoder.spec if encoder else None)
+    return Artifact(spec, model, _fingerprint(spec, model, encoder), path, encoder)
 
 
-def write_artifact(path: str | os.PathLike[str], model: onnx.ModelProto, spec: StepSpec) -> Artifact:
+def write_artifact(
+    path: str | os.PathLike[str], model: onnx.ModelProto, spec: StepSpec, encoder: Artifact | None = None
+) -> Artifact:
     """Writes the step artifact in one move (a reader sees the old file or the new one) and returns it."""
     path = Path(path)
-    artifact = make_artifact(model, spec, path)
-    text = msgspec.json.encode(spec)
-    out = onnx.ModelProto()
-    out.CopyFrom(model)
-    kept = [p for p in out.metadata_props if p.key not in (SPEC_KEY, DIGEST_KEY)]
-    del out.metadata_props[:]
-    out.metadata_props.extend(kept)
-    for key, value in ((SPEC_KEY, text.decode()), (DIGEST_KEY, _digest(text, out))):
-        out.metadata_props.add(key=key, value=value)
+    artifact = make_artifact(model, spec, path, encoder)
+    out = _sealed(model, spec, encoder)
     data = out.SerializeToString()
     if len(data) > MAX_FILE_BYTES:
         raise ArtifactError(f"{path}: the model has {len(data)} bytes, an ONNX file holds at most {MAX_FILE_BYTES}")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_bytes(data)
     os.replace(temporary, path)
-    return Artifact(artifact.spec, out, artifact.fingerprint, path)
+    return Artifact(artifact.spec, out, artifact.fingerprint, path, encoder)
+
+
+def _sealed(model: onnx.ModelProto, spec: StepSpec, encoder: Artifact | None) -> onnx.ModelProto:
+    """The model with its metadata, that of an encoder within its own, and the checksum."""
+    text = msgspec.json.encode(spec)
+    entry = None if encoder is None else packed(_sealed(encoder.model, encoder.spec, None))
+    out = onnx.ModelProto()
+    out.CopyFrom(model)
+    entries = {p.key: p.value for p in out.metadata_props if p.key not in (SPEC_KEY, DIGEST_KEY, ENCODER_KEY)}
+    entries |= {SPEC_KEY: text.decode()} | ({} if entry is None else {ENCODER_KEY: entry})
+    entries[DIGEST_KEY] = _digest(text, out, entry)
+    del out.metadata_props[:]
+    for key, value in entries.items():
+        out.metadata_props.add(key=key, value=value)
+    return out
 
 
 def load_model(path: Path) -> onnx.ModelProto:
@@ -262,6 +313,15 @@ def load_model(path: Path) -> onnx.ModelProto:
     for tensor in model.graph.initializer:
         if tensor.data_location == TensorProto.EXTERNAL:
             _inline(path, tensor)
+    check_weights(str(path), model)
+    return model
+
+
+def check_weights(path: str, model: onnx.ModelProto) -> None:
+    """Weights are in the model itself, and hold as many bytes as their shapes say. Raises ArtifactError."""
+    for tensor in model.graph.initializer:
+        if tensor.data_location == TensorProto.EXTERNAL:
+            raise ArtifactError(f"{path}: initializer '{tensor.name}' is in another file; an encoder holds its own")
         _check_weight(path, tensor)
     for node in model.graph.node:
         for attribute in node.attribute:
@@ -271,10 +331,9 @@ def load_model(path: Path) -> onnx.ModelProto:
                         f"{path}: node '{node.name or node.op_type}' names external data; only initializers may"
                     )
                 _check_weight(path, attribute.t)
-    return model
 
 
-def _check_weight(path: Path, tensor: TensorProto) -> None:
+def _check_weight(path: str, tensor: TensorProto) -> None:
     """A tensor holds as many bytes as its shape says, before anything is allocated for it."""
     if tensor.data_type not in _ITEM_BYTES or tensor.data_location == TensorProto.EXTERNAL:
         return
@@ -326,7 +385,7 @@ class _FormatOnly(msgspec.Struct):
     format: int = FORMAT
 
 
-def _decode(path: Path, text: bytes, kind: type[T]) -> T:
+def _decode(path: str, text: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(text, type=kind)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -344,15 +403,16 @@ def _graph_hash(model: onnx.ModelProto) -> "hashlib._Hash":
     return digest
 
 
-def _digest(text: bytes, model: onnx.ModelProto) -> str:
+def _digest(text: bytes, model: onnx.ModelProto, encoder: str | None = None) -> str:
     digest = _graph_hash(model)
-    digest.update(text)
+    digest.update(text + (encoder or "").encode())
     return digest.hexdigest()
 
 
-def _fingerprint(spec: StepSpec, model: onnx.ModelProto) -> bytes:
+def _fingerprint(spec: StepSpec, model: onnx.ModelProto, encoder: Artifact | None) -> bytes:
     digest = _graph_hash(model)
     digest.update(msgspec.json.encode((spec.inputs, spec.states, spec.frames_per_step)))
+    digest.update(b"" if encoder is None else encoder.fingerprint)
     return digest.digest()[:16]
 
 
@@ -375,7 +435,7 @@ def _check(where: str, spec: StepSpec, graph: onnx.GraphProto) -> None:
         if name is not None:
             wanted.append((field, name, (), "int64", given))
     for tensor in graph.initializer:
-        _check_weight(Path(where), tensor)
+        _check_weight(where, tensor)
     for field, name, shape, dtype, where_from in wanted:
         _check_tensor(f"{where}: {field}", name, shape, dtype, where_from, spec.batchable)
     for i, s in enumerate(spec.states):

@@ -17,6 +17,7 @@ from .decoders import About, DecodeConfig, Events, Outputs, decoder_of
 from .decoders.decoder import joined
 from .errors import (
     ArenaFullError,
+    BackendError,
     BatchError,
     CheckpointError,
     FrameError,
@@ -32,6 +33,7 @@ from .stream import Stream
 
 if TYPE_CHECKING:
     from .ort_session import Provider
+    from .reading import Reader
     from .sequences import Sequences
 
 Arrays = Any  # one array, or a dict of arrays by name where the model has several inputs or outputs
@@ -95,6 +97,7 @@ class Engine:
             backends = choose_backends(self.artifact, section, backend, providers, threads, max_batch)
         self._stage = Stage(self.artifact, self._arena.stages[0], backends)
         self._intake, self._backends = self._stage.intake, backends
+        self._reader = self._encoder(threads, providers, max_batch) if self.spec.encoder else None
         self._lock = threading.RLock()
         self._clock, self._on_expire = clock, on_expire
         self._idle_ns = None if idle_timeout_s is None else int(idle_timeout_s * 1e9)
@@ -148,7 +151,7 @@ class Engine:
             errors: dict[Key, UndertowError] = {}
             if not self._intake.fit(inputs):
                 errors = self._intake.bad_rows(inputs, given)
-            if self._collected is not None:
+            if self._collected is not None or self._reader is not None:
                 errors = self._too_many(given, slots, self._stage.ones(len(given))) | errors
             if found != KNOWN or errors:
                 self._settle(given, slots, found, now, errors)
@@ -255,6 +258,43 @@ class Engine:
         if errors:
             raise errors[key]
         return [column[0] for column in columns]
+
+    def read(self, key: Key, source: Arrays) -> int:
+        """Begins the stream with its whole source, `(T, *frame)`, and gives the positions of memory that it has; see `read_many`. Raises FrameError."""
+        try:
+            return self.read_many({key: source})[key]
+        except BatchError as error:
+            raise error.errors[key] from None
+
+    def read_many(self, sources: Mapping[Key, Arrays]) -> dict[Key, int]:
+        """Begins each stream, anew where it is resident, with its whole source, ragged `(T, *frame)`: the model's encoder reads
+        them together and fills each stream's memory and first state. Gives how many positions each memory has.
+
+        Raises BackendError where the model has no encoder; BatchError where some sources failed, such as one with more positions
+        than memory has room for: those streams are unchanged, and `.result` has the others.
+        """
+        if self._reader is None:
+            raise BackendError(f"{self.artifact.name}: has no encoder, so it reads no source; push frames to it")
+        with self._lock:
+            now = self._tick()
+            good, errors = self._reader.checked(sources)
+            keys = list(good)
+            slots, found = self._arena.index.find(keys)
+            new = slots < 0
+            self._settle(keys, slots, found, now, errors)
+            keys, new, slots = [k for k in keys if k not in errors], new[slots >= 0], slots[slots >= 0]
+            counts, failed = self._reader.fill(
+                [good[k] for k in keys], slots, self._arena.reset, self._stage.section.column
+            )
+            self._arena.last_active[slots] = now
+            for i, error in failed.items():
+                errors[keys[i]] = error
+                if new[i]:
+                    self._release(keys[i])
+        read = {key: count for key, count in zip(keys, counts.tolist(), strict=True) if key not in errors}
+        if errors:
+            raise BatchError(errors, read)
+        return read
 
     def close(self, key: Key) -> Arrays:
         """The tail `(T', *out)` that the delay still held, then forgets the stream. Raises UnknownStreamError.
@@ -474,6 +514,11 @@ class Engine:
         Sequences.check_backend(self.artifact, backend)
         return Sequences(self.artifact, threads, providers, max_batch, (self._arena.max_streams, max_frames))
 
+    def _encoder(self, threads: int, providers: Sequence["Provider"] | None, max_batch: int) -> "Reader":
+        from .reading import Reader  # brings ONNX Runtime along
+
+        return Reader(self.artifact, threads, providers, max_batch)
+
     def _release(self, key: Key) -> None:
         if self._collected:
             self._collected.free(self._arena.slot(key))
@@ -482,7 +527,10 @@ class Engine:
     def _too_many(
         self, keys: list[Key], slots: np.ndarray, counts: Sequence[int] | np.ndarray
     ) -> dict[Key, UndertowError]:
-        """The streams that may not collect so many frames more."""
+        """The streams that may not take so many frames: those that would collect too many, and those without the source that their model needs."""
+        if self._reader is not None:
+            lengths = self._stage.section.column(self._reader.spec.length)
+            return self._reader.refusals(keys, np.where(slots >= 0, lengths[slots], 0))
         if self._collected is None:
             return {}
         over = self._collected.over(slots, np.asarray(counts, np.int64)).tolist()

@@ -39,6 +39,15 @@ class SequenceBackend:
 
     def run(self, sequences: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
         """For each sequence, an array (T, *frame) for each input, T > 0, its outputs. Raises BackendError."""
+        counts = [self._spec.outputs_of(len(s[0])) for s in sequences]
+        made = self.padded(sequences)
+        return [[y[row, :count].copy() for y in made] for row, count in enumerate(counts)]
+
+    def padded(self, sequences: list[list[np.ndarray]]) -> list[np.ndarray]:
+        """Of each output the rows of all sequences, (B, T', *out), of which a sequence's own are the first `outputs_of` its length.
+
+        sequences: as for `run`, of a group. Raises BackendError.
+        """
         spec, lengths = self._spec, np.array([len(s[0]) for s in sequences], np.int64)
         given = {}
         for i, tensor in enumerate(spec.inputs):
@@ -48,23 +57,18 @@ class SequenceBackend:
         if spec.lengths_input:
             given[spec.lengths_input] = lengths
         try:
-            made = self.session.run([t.name for t in spec.outputs], given)
+            made = [np.asarray(y) for y in self.session.run([t.name for t in spec.outputs], given)]
         except Exception as error:  # onnxruntime's own errors share no public base
             raise BackendError(f"{self._name}: ONNX Runtime failed on {_told(lengths)}: {error}") from error
-        return [
-            [
-                self._cut(t.name, np.asarray(y)[row], spec.outputs_of(int(n)))
-                for t, y in zip(spec.outputs, made, strict=True)
-            ]
-            for row, n in enumerate(lengths)
-        ]
+        for tensor, y in zip(spec.outputs, made, strict=True):
+            self._check_rows(tensor.name, y, spec.outputs_of(int(lengths.max())))
+        return made
 
-    def _cut(self, name: str, y: np.ndarray, count: int) -> np.ndarray:
-        if len(y) < count or (len(y) > count and not self._spec.lengths_input):
+    def _check_rows(self, name: str, y: np.ndarray, count: int) -> None:
+        if y.shape[1] < count or (y.shape[1] > count and not self._spec.lengths_input):
             raise BackendError(
-                f"{self._name}: output '{name}' has {len(y)} rows, the metadata says {count}; export the model again"
+                f"{self._name}: output '{name}' has {y.shape[1]} rows, the metadata says {count}; export the model again"
             )
-        return y[:count].copy()
 
 
 def _told(lengths: np.ndarray) -> str:

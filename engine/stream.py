@@ -22,7 +22,9 @@ class Stream:
         spec, self._one = engine.spec, None
         simple = len(spec.inputs) == len(spec.outputs) == 1 and spec.frames_per_step == spec.outputs_per_step == 1
         direct = engine._backends.direct
-        plain = engine._decoder is None and not engine._backends.limits and engine._idle_ns is None
+        plain = (
+            engine._decoder is None and spec.encoder is None and not engine._backends.limits and engine._idle_ns is None
+        )
         if direct and simple and spec.outputs[0].shape and plain:
             self._one, self._context = direct.single(slot, generation)
             self._address, self._delay = address(self._context), spec.delay

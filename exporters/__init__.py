@@ -9,15 +9,32 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..engine.errors import ExportError
 
 if TYPE_CHECKING:
+    from .decoder_module import DecoderModule as DecoderModule
     from .report import ExportReport as ExportReport
     from .step_graph import Bounds
     from .step_module import StepModule as StepModule
     from .verifying import VerifyReport as VerifyReport
     from .verifying import verify as verify
 
-__all__ = ["ExportReport", "StepModule", "VerifyReport", "adopt", "convert", "export", "verify"]
+__all__ = [
+    "DecoderModule",
+    "ExportReport",
+    "StepModule",
+    "VerifyReport",
+    "adopt",
+    "convert",
+    "export",
+    "export_seq2seq",
+    "verify",
+]
 
-_HOME = {"ExportReport": ".report", "StepModule": ".step_module", "VerifyReport": ".verifying", "verify": ".verifying"}
+_HOME = {
+    "DecoderModule": ".decoder_module",
+    "ExportReport": ".report",
+    "StepModule": ".step_module",
+    "VerifyReport": ".verifying",
+    "verify": ".verifying",
+}
 
 
 def export(
@@ -57,13 +74,7 @@ def export(
     a window or small weights take it from the module. Raises ExportError, and leaves no file, where the module cannot be stepped
     exactly or the comparison fails.
     """
-    try:
-        import onnxscript  # noqa: F401
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise ExportError(
-            f"export needs {error.name}, which is not installed; pip install 'undertow[export]'"
-        ) from error
+    _check_installed("export")
     from .finishing import Asked
     from .step_module import StepModule
 
@@ -82,6 +93,55 @@ def export(
     from .torch_export import export as export_torch
 
     return export_torch(module, example, asked, time_axis=time_axis, bounds=_bounds(window, lookahead, reduce))
+
+
+def export_seq2seq(
+    encoder: Any,
+    decoder: Any,
+    source: Any,
+    path: str | os.PathLike[str],
+    *,
+    max_memory: int,
+    token: Any = None,
+    start: int | None = None,
+    stop: int | None = None,
+    labels: Sequence[str] | None = None,
+    quantize: Literal["int8", "float16"] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> "ExportReport":
+    """Writes the artifact of an encoder and its decoder, two graphs in one file, and reports on it.
+
+    encoder: a torch.nn.Module over whole sources (B, T, *frame), which are not padded; its recurrent layers may go both ways.
+    decoder: a `DecoderModule`: `begin` makes memory and state of what the encoder gives, once; `forward` is a step. What attends to
+        the memory is given a mask of the positions that are real.
+    source: an example of what the encoder is called with, as for `export`: values that it takes, such as tokens that occur.
+    max_memory: how many positions a stream's memory has room for. A source that has more is refused when it is read.
+    token: an example of what the decoder is given in a step, a batch (B, *frame); tokens, int64 (B,), where None.
+    start, stop: the token that decoding begins with, and the one that ends it; kept in the artifact.
+    labels, quantize, progress: as for `export`; labels name the decoder's scores.
+
+    Both modules are exported in evaluation mode. The two graphs are run through the engine on random sources of several lengths, with
+    random tokens given and with torch's own greedy ones, and compared with the modules run on each source alone, without padding; the
+    errors go into the artifact. Raises ExportError, and leaves no file, where a module cannot be exported or the comparison fails.
+    """
+    _check_installed("export_seq2seq")
+    from .finishing import Asked
+    from .seq2seq_export import Room
+    from .seq2seq_export import export as export_pair
+
+    names = None if labels is None else tuple(labels)
+    asked = Asked(Path(path), labels=names, quantize=quantize, progress=progress)
+    return export_pair(encoder, decoder, source, token, Room(max_memory, start, stop), asked)
+
+
+def _check_installed(what: str) -> None:
+    try:
+        import onnxscript  # noqa: F401
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise ExportError(
+            f"{what} needs {error.name}, which is not installed; pip install 'undertow[export]'"
+        ) from error
 
 
 def _check_steps(lookahead: Any, frames_per_step: int) -> None:

@@ -1,6 +1,7 @@
 """How a module is called: the example's tensors by name, and the module as a function of those tensors alone."""
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ class Call(nn.Module):
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """The output tensors, in the order of `output_names`."""
-        args, kwargs = pytree.tree_unflatten(list(tensors), self._tree)
+        args, kwargs = self.arguments(tensors)
         found = [
             (path, leaf)
             for path, leaf in pytree.tree_flatten_with_path(self.module(*args, **kwargs))[0]
@@ -42,6 +43,10 @@ class Call(nn.Module):
                 raise ExportError(f"output '{name}' is a {type(leaf).__name__}, expected a tensor; return tensors only")
         self.output_names = [f"{name}_out" if name in self.input_names else name for name in names]
         return tuple(leaf for _, leaf in found)
+
+    def arguments(self, tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """(args, kwargs) of the call with these tensors in the place of the example's."""
+        return pytree.tree_unflatten(list(tensors), self._tree)
 
     def sized(self, batch: int, length: int) -> list[Tensor]:
         """The example, cut or repeated to `batch` streams of `length` frames: values that the module surely takes."""

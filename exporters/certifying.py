@@ -35,10 +35,10 @@ class Truth:
     last: bool = False
 
 
-def made(model: onnx.ModelProto, spec: StepSpec, path: Path | None) -> Artifact:
+def made(model: onnx.ModelProto, spec: StepSpec, path: Path | None, encoder: Artifact | None = None) -> Artifact:
     """A step graph as an artifact; raises ExportError where it is none."""
     try:
-        return make_artifact(model, spec, path)
+        return make_artifact(model, spec, path, encoder)
     except ArtifactError as error:
         raise ExportError(f"the step graph is not a valid artifact: {error}") from error
 
@@ -94,11 +94,16 @@ def _agreeing(
     artifact: Artifact, truth: Truth, backends: tuple[str, ...], progress: Callable[[str], None] | None
 ) -> list[Comparison]:
     found = compare(artifact, truth.sequences, truth.outputs, truth.name, backends, progress, truth.last)
+    return agreeing(found, truth.noun)
+
+
+def agreeing(found: list[Comparison], noun: str) -> list[Comparison]:
+    """The comparisons of the backends that run the model. Raises ExportError where an error is above its tolerance."""
     for line in found:
         if not line.problem and not line.ok:
             raise ExportError(
-                f"the step graph is not the {truth.noun}: {line}; nothing was written. If the {truth.noun} is deterministic, and its outputs "
-                f"for a stream do not depend on other streams or on earlier calls, please report this with the {truth.noun}"
+                f"the step graph is not the {noun}: {line}; nothing was written. If the {noun} is deterministic, and its outputs "
+                f"for a stream do not depend on other streams or on earlier calls, please report this with the {noun}"
             )
     return [line for line in found if not line.problem]
 

@@ -28,10 +28,11 @@ def cuts() -> dict[str, Cut]:
 def stepped_by_engine(artifact: Artifact, sequences: list[Sequence], backend: str) -> dict[str, Outputs]:
     """By the name of the cut, what the sequences give as concurrent streams of one engine. Raises BackendError."""
     engine = Engine(artifact, backend=backend, max_streams=max(1, len(sequences)))
-    return {name: _stepped(engine, sequences, cut) for name, cut in cuts().items()}
+    return {name: kept_in_order(engine, sequences, cut) for name, cut in cuts().items()}
 
 
-def _stepped(engine: Engine, sequences: list[Sequence], cut: Cut) -> Outputs:
+def kept_in_order(engine: Engine, sequences: list[Sequence], cut: Cut) -> Outputs:
+    """What the sequences give, cut so, as the streams 0, 1, .. of the engine, which are closed at their ends."""
     names = [o.name for o in engine.spec.outputs]
     given: list[dict[str, list[np.ndarray]]] = [
         {o.name: [np.zeros((0, *o.shape), o.dtype)] for o in engine.spec.outputs} for _ in sequences

@@ -64,9 +64,14 @@ class Asked:
 
 def finished(step: Step, asked: Asked, origin: Origin, reference: Reference) -> ExportReport:
     """The report of the artifact that it wrote. Raises ExportError, and writes nothing, where the steps differ from the reference."""
-    spec = msgspec.structs.replace(step.spec, origin=origin)
     notes = _notes(step, asked.frames_per_step, reference.noun)
-    return written(step.model, spec, asked, lambda artifact: _truth(artifact, reference), notes)
+    return _put(checked(step, asked, origin, reference), asked, notes)
+
+
+def checked(step: Step, asked: Asked, origin: Origin, reference: Reference) -> Artifact:
+    """The artifact with its certificate, not written yet. Raises ExportError where the steps differ from the reference."""
+    spec = msgspec.structs.replace(step.spec, origin=origin)
+    return _checked(step.model, spec, asked, lambda artifact: _truth(artifact, reference))
 
 
 def written(
@@ -77,12 +82,19 @@ def written(
     notes: tuple[str, ...],
 ) -> ExportReport:
     """The report of the artifact of a step graph, once it has been compared with the truth and written."""
-    path = asked.path
+    return _put(_checked(model, spec, asked, truth), asked, notes)
+
+
+def _checked(model: onnx.ModelProto, spec: StepSpec, asked: Asked, truth: Callable[[Artifact], Truth]) -> Artifact:
     spec = msgspec.structs.replace(spec, sample_rate_hz=asked.sample_rate_hz, labels=asked.labels)
     check_labels(spec)
-    artifact = made(model, spec, path)
+    artifact = made(model, spec, asked.path)
     asked.say("what it gives for random sequences")
-    artifact = certified(artifact, truth(artifact), quantize=asked.quantize, progress=asked.progress)
+    return certified(artifact, truth(artifact), quantize=asked.quantize, progress=asked.progress)
+
+
+def _put(artifact: Artifact, asked: Asked, notes: tuple[str, ...]) -> ExportReport:
+    path = asked.path
     write_artifact(path, artifact.model, artifact.spec)
     seconds = time.monotonic() - asked.began
     return ExportReport(path, artifact.spec, artifact.spec.certificate, notes, path.stat().st_size, seconds)

@@ -157,8 +157,12 @@ def relative_error(error: float, scale: float) -> float:
 
 def tolerances(artifact: Artifact, sequences: list[Sequence], together: Outputs, expected: Outputs) -> dict[str, float]:
     """For each output the largest absolute error that rounding explains; see above. together: the step graph's outputs."""
-    moved, scale = movements(artifact, sequences, together), scales(expected)
-    found = {}
+    return tolerance_of(movements(artifact, sequences, together), expected)
+
+
+def tolerance_of(moved: dict[str, float], expected: Outputs) -> dict[str, float]:
+    """For each output its tolerance, where rounding moved it so far."""
+    scale, found = scales(expected), {}
     for name, first in expected[0].items():
         ulp = 2 * unit_roundoff(first.dtype) * scale[name] if first.dtype.kind == "f" else 0.0
         found[name] = ulp + 2 * moved[name]

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..engine.artifact import Approximation, Parity, StepSpec
+from ..engine.artifact import Approximation, EncoderSpec, Parity, StepSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,8 @@ def timing(spec: StepSpec) -> str:
     """Delay, rate and state of a model in words."""
     if spec.sequence:
         return "whole sequences: all outputs of a stream come at its end"
+    if spec.encoder is not None:
+        return f"a decoder whose encoder fills memory of {_count(spec.encoder.max_memory, 'position')}; {spec.state_bytes:,} bytes of state a stream"
     return (
         f"delay {_count(spec.delay, 'frame')}; {_count(spec.frames_per_step, 'frame')} in, {spec.outputs_per_step} out a step; "
         f"{spec.state_bytes:,} bytes of state a stream"
@@ -45,7 +47,8 @@ def timing(spec: StepSpec) -> str:
 def stated(line: Parity) -> str:
     """A line of the certificate."""
     errors = ", ".join(f"{name} {_error(line, name)}{_allowed(line, name)}" for name in line.max_abs_error)
-    return f"{line.backend} against {line.reference}, {_sequences(line)}: worst absolute error {errors}"
+    greedy = "" if line.greedy is None else f"; {line.greedy[0]} of {line.greedy[1]} greedy tokens the same"
+    return f"{line.backend} against {line.reference}, {_sequences(line)}: worst absolute error {errors}{greedy}"
 
 
 def approximated(line: Approximation) -> str:
@@ -53,6 +56,22 @@ def approximated(line: Approximation) -> str:
     errors = ", ".join(f"{name} {_error(line, name)}" for name in line.max_abs_error)
     size = "" if line.exact_bytes is None else f", a graph of {line.exact_bytes:,} bytes before"
     return f"{line.kind} {line.parameter}{size}; against {line.reference}, {_sequences(line)}: worst absolute error {errors}"
+
+
+def encoded(encoder: EncoderSpec) -> list[str]:
+    """What an encoder fills, in words."""
+    fills, begins = (", ".join(_pair(*pair) for pair in pairs) for pairs in (encoder.memory, encoder.initial))
+    tokens = [f"{name} token {t}" for name, t in (("start", encoder.start), ("stop", encoder.stop)) if t is not None]
+    lines = [f"a row a position: {fills}" if fills else "", f"at the last position: {begins}" if begins else ""]
+    return [
+        *filter(None, lines),
+        f"the number of positions: {encoder.length}",
+        *([", ".join(tokens)] if tokens else []),
+    ]
+
+
+def _pair(output: str, state: str) -> str:
+    return state if output == state else f"{output} into {state}"
 
 
 def _error(line: Parity | Approximation, name: str) -> str:

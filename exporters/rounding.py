@@ -10,7 +10,7 @@ how many terms it sums, how it amplifies errors and for how long its states reme
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ..engine.artifact import Artifact
 from .sequences import Sequence
-from .stepping import Outputs, stepped_together
+from .stepping import Begins, Outputs, stepped_together
 from .worlds import plain_session, value_free
 
 DRAWS = 3
@@ -117,10 +117,14 @@ def movements(artifact: Artifact, sequences: list[Sequence], steady: Outputs) ->
     steady: what the step graph gives without them. A draw that makes a sequence's output infinite, or finite, says nothing of how
     far, and is left out: errors are independent here, so that x - x may be below 0 under a root, as in real rounding it never is.
     """
-    noise = _Noise(artifact, sequences)
+    noise = Noise(artifact, sequences)
+    return furthest_moves((noise.outputs(draw, sequences) for draw in range(DRAWS)), steady)
+
+
+def furthest_moves(draws: Iterable[Outputs], steady: Outputs) -> dict[str, float]:
+    """For each output the furthest that any draw is from the steady one, where that is finite."""
     worst = dict.fromkeys(steady[0], 0.0)
-    for draw in range(DRAWS):
-        moved = stepped_together(dataclasses.replace(artifact, model=noise.model(draw)), sequences)
+    for moved in draws:
         for one, other in zip(moved, steady, strict=True):
             for name, value in one.items():
                 far = furthest(value, other[name]) if value.dtype.kind == "f" else 0.0
@@ -146,24 +150,36 @@ def _whole_feed(artifact: Artifact, sequences: list[Sequence]) -> dict[str, np.n
     return feed
 
 
-class _Noise:
-    """Makes the step graph with errors put in."""
+class Noise:
+    """Makes the step graph with errors put in. begins: states that sequences begin with, see `stepping`."""
 
-    def __init__(self, artifact: Artifact, sequences: list[Sequence]):
-        self.whole, graph = artifact.model, artifact.model.graph
+    def __init__(self, artifact: Artifact, sequences: list[Sequence], begins: Begins | None = None):
+        self.artifact, self.whole, graph = artifact, artifact.model, artifact.model.graph
         self.free = value_free(graph)
         self.arrays = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
         self.kinds: dict[str, int] = {}
-        self.shapes = {name: array.shape for name, array in self.arrays.items()} | self._measure(artifact, sequences)
+        self.shapes = {name: array.shape for name, array in self.arrays.items()} | self._measure(
+            artifact, sequences, begins
+        )
 
-    def _measure(self, artifact: Artifact, sequences: list[Sequence]) -> dict[str, tuple[int, ...]]:
+    def outputs(self, draw: int, sequences: list[Sequence], begins: Begins | None = None) -> Outputs:
+        """What the graph of one draw gives for the sequences."""
+        return stepped_together(dataclasses.replace(self.artifact, model=self.model(draw)), sequences, begins)
+
+    def _measure(
+        self, artifact: Artifact, sequences: list[Sequence], begins: Begins | None
+    ) -> dict[str, tuple[int, ...]]:
         """Every tensor's shape in a batch of one, as it is on the first step, or for the longest sequence of a graph of whole ones."""
         watched = onnx.ModelProto()
         watched.CopyFrom(self.whole)
         names = [name for node in self.whole.graph.node for name in node.output if name]
         del watched.graph.output[:]
         watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-        feed = _whole_feed(artifact, sequences) if artifact.spec.sequence else self._first_feed(artifact, sequences)
+        feed = (
+            _whole_feed(artifact, sequences)
+            if artifact.spec.sequence
+            else self._first_feed(artifact, sequences, begins)
+        )
         values = [np.asarray(v) for v in plain_session(watched).run(names, feed)]
         known = {**feed, **self.arrays, **dict(zip(names, values, strict=True))}
         numbers = {np.dtype(dtype): int(number) for number, dtype in _FLOATS.items()}
@@ -171,9 +187,9 @@ class _Noise:
         return {name: a.shape for name, a in known.items()}
 
     @staticmethod
-    def _first_feed(artifact: Artifact, sequences: list[Sequence]) -> dict[str, np.ndarray]:
-        spec, steps = artifact.spec, artifact.spec.frames_per_step
-        feed = {s.name: s.initial_value()[None] for s in spec.states}
+    def _first_feed(artifact: Artifact, sequences: list[Sequence], begins: Begins | None) -> dict[str, np.ndarray]:
+        spec, steps, first = artifact.spec, artifact.spec.frames_per_step, next(iter(begins or [{}]))
+        feed = {s.name: first.get(s.name, s.initial_value())[None] for s in spec.states}
         for tensor in spec.inputs:
             frames = np.zeros((1, steps, *tensor.shape), tensor.dtype)
             given = next((s[tensor.name] for s in sequences if len(s[tensor.name])), frames[0])[:steps]
@@ -222,7 +238,7 @@ class _Noise:
 class _Changes:
     """The nodes of one draw."""
 
-    def __init__(self, noise: _Noise, draw: int, rng: np.random.Generator):
+    def __init__(self, noise: Noise, draw: int, rng: np.random.Generator):
         self.noise, self.draw, self.rng = noise, draw, rng
         self.arrays: list[onnx.TensorProto] = []
         self.count = 0

@@ -27,14 +27,21 @@ def framewise(
     """Whether time is mixed in recurrent layers alone: then, told the lengths, they make of padded sequences what they make of each alone.
 
     The step pass is the judge: with a forward layer in place of every recurrent one, the graph has a step of one frame,
-    without delay, whose states are those layers' alone.
+    without delay, whose states are those layers' alone. An output that is the same in every row, made of what layers end with,
+    needs their inputs to be so.
     """
     plain, states = _with_stand_ins(model, worlds)
     if plain is None:
         return False
-    kept = [o for o in plain.graph.output if o.name in outputs]
+    held = {name: made_of_ends(model, worlds, name) for name in outputs}
+    needed = {x for ends in held.values() for x in ends or ()} - {v.name for v in model.graph.input}
+    wanted = [o.name for o in plain.graph.output if o.name in outputs and held[o.name] is None]
+    outputs = list(dict.fromkeys([*wanted, *sorted(needed)]))
+    if not outputs:
+        return True
+    kinds = [helper.np_dtype_to_tensor_dtype(np.dtype(worlds.dtypes[n])) for n in outputs]
     del plain.graph.output[:]
-    plain.graph.output.extend(kept)
+    plain.graph.output.extend(helper.make_tensor_value_info(n, k, None) for n, k in zip(outputs, kinds, strict=True))
     try:
         step = to_step(plain, feed, time_axis=time_axis, batch_axis=batch_axis)
     except ExportError:
@@ -42,6 +49,33 @@ def framewise(
     spec = step.spec
     one = spec.frames_per_step == spec.outputs_per_step == 1 and not spec.delay and not spec.lengths
     return one and set(step.sources.values()) == set(outputs) and {s.name for s in spec.states} <= states
+
+
+def made_of_ends(model: onnx.ModelProto, worlds: Worlds, output: str) -> set[str] | None:
+    """The inputs of the recurrent layers whose last states alone an output is made of, repeated for each row; None where it is made of more."""
+    makers = {name: node for node in model.graph.node for name in node.output if name}
+    node = makers.get(output)
+    while node is not None and node.op_type == "Identity":
+        node = makers.get(node.input[0])
+    if node is None or node.op_type != "Expand":
+        return None
+    waiting, seen, found = [node.input[0]], set[str](), set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name in seen or not name:
+            continue
+        seen.add(name)
+        node = makers.get(name)
+        if name in worlds.known:
+            if not np.array_equal(worlds.known[name][0], worlds.known[name][2]):  # of one batch, and of two lengths
+                return None
+        elif node is None or any(a.HasField("g") for a in node.attribute):
+            return None
+        elif node.op_type in RECURRENT and name != node.output[0]:
+            found.add(node.input[0])
+        else:
+            waiting += node.input
+    return found
 
 
 def _with_stand_ins(model: onnx.ModelProto, worlds: Worlds) -> tuple[onnx.ModelProto | None, set[str]]:

@@ -1,7 +1,5 @@
 """A `StepModule` to a step artifact: torch's graph of one step is the step graph."""
 
-import inspect
-from collections.abc import Sequence as Several
 from typing import Any
 
 import msgspec
@@ -9,12 +7,9 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper
-from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from ..engine.artifact import Artifact, StateSpec, StepSpec, TensorSpec
 from ..engine.errors import ExportError
-from .calling import keys, output_name
 from .certifying import Truth
 from .finishing import Asked, written
 from .origins import origin_of
@@ -22,12 +17,11 @@ from .parity import SEEDS, lengths_for
 from .recurrent import single_operators
 from .report import ExportReport
 from .sequences import Sequence, draws, random_sequences
+from .step_call import PROBES, StepCall
 from .step_graph import StepGraph, dtype_name
 from .step_module import StepModule
 from .stepping import Outputs
-from .torch_graph import as_onnx, evaluation, explained, first_line, quiet
-
-_PROBES = (5, 3)  # batches; the first is traced
+from .torch_graph import as_onnx, evaluation, explained, quiet
 
 
 def export_step(module: StepModule, example: Any, asked: Asked) -> ExportReport:
@@ -35,13 +29,13 @@ def export_step(module: StepModule, example: Any, asked: Asked) -> ExportReport:
     if not asked.path.parent.is_dir():
         raise ExportError(f"{asked.path}: the folder does not exist; make it first")
     with evaluation(module), torch.no_grad():
-        call = _StepCall(module, example)
-        model = _graph(call)
-        spec = msgspec.structs.replace(_spec(call, model), origin=origin_of(module))
+        call = StepCall(module, example)
+        model = step_graph_of(call)
+        spec = msgspec.structs.replace(spec_of(call, model), origin=origin_of(module))
         return written(model, spec, asked, lambda artifact: _truth(call, artifact), _notes(spec, model))
 
 
-def _truth(call: "_StepCall", artifact: Artifact) -> Truth:
+def _truth(call: StepCall, artifact: Artifact) -> Truth:
     """What the module gives for random sequences, frame by frame."""
     examples = {name: t.detach().cpu().numpy() for name, t in zip(call.frames, call.example, strict=True)}
     ways = draws(artifact.spec, artifact.model, examples)
@@ -49,126 +43,11 @@ def _truth(call: "_StepCall", artifact: Artifact) -> Truth:
     return Truth(f"torch {torch.__version__}", sequences, _by_torch(call, sequences))
 
 
-class _StepCall(nn.Module):
-    """A StepModule as a function of its frames' and states' tensors to those of its outputs and next states, all in order.
-
-    frames, states, outputs: their names. example: of the frames. initial: of the states, one stream each.
-    """
-
-    def __init__(self, module: StepModule, example: Any):
-        super().__init__()
-        self.module = module
-        first = next(iter(inspect.signature(module.forward).parameters))
-        found, self._frame = pytree.tree_flatten_with_path(example)
-        self.example = [leaf for _, leaf in found]
-        named = isinstance(example, dict)
-        self.frames = [".".join(keys(p) if named else [first, *keys(p)]) for p, _ in found]
-        for name, leaf in zip(self.frames, self.example, strict=True):
-            if not isinstance(leaf, Tensor) or leaf.dim() < 1 or not leaf.shape[0]:
-                got = f"shape {tuple(leaf.shape)}" if isinstance(leaf, Tensor) else f"a {type(leaf).__name__}"
-                raise ExportError(
-                    f"input '{name}': the example has {got}, expected one frame of a batch, a tensor (B, *frame)"
-                )
-        if not found or len({leaf.shape[0] for leaf in self.example}) > 1:
-            sizes = {n: t.shape[0] for n, t in zip(self.frames, self.example, strict=True)}
-            raise ExportError(
-                f"the frames have batches of {sizes}, expected at least one tensor, all of the same batch"
-            )
-        state, self._state = self._initial(1)
-        self.states = [name for name, _ in state]
-        self.initial = [tensor for _, tensor in state]
-        self._check_initial()
-        self.outputs = self._check_step()
-
-    def _initial(self, batch: int) -> tuple[list[tuple[str, Tensor]], Any]:
-        """The states by name, and how they nest."""
-        leaves, structure = pytree.tree_flatten_with_path(self.module.init_state(batch))
-        named = [(".".join(["state", *keys(p)]), leaf) for p, leaf in leaves]
-        for name, leaf in named:
-            if not isinstance(leaf, Tensor) or leaf.dim() < 1 or leaf.shape[0] != batch:
-                got = f"shape {tuple(leaf.shape)}" if isinstance(leaf, Tensor) else f"a {type(leaf).__name__}"
-                raise ExportError(
-                    f"'{name}': init_state({batch}) gives {got}, expected a tensor of shape ({batch}, ...): a row for each stream"
-                )
-        return named, structure
-
-    def _check_initial(self) -> None:
-        for batch in _PROBES:
-            state, structure = self._initial(batch)
-            if structure != self._state:
-                raise ExportError(f"init_state(1) and init_state({batch}) nest differently: {self._state}, {structure}")
-            for (name, tensor), first in zip(state, self.initial, strict=True):
-                same = tensor.dtype == first.dtype and tensor.shape[1:] == first.shape[1:]
-                if not same or not torch.equal(tensor, first.expand_as(tensor)):
-                    raise ExportError(
-                        f"'{name}': init_state({batch}) gives other values, dtype or shape than init_state(1), or not the same for each stream; "
-                        "a new stream must begin the same in any batch"
-                    )
-
-    def sized(self, batch: int) -> list[Tensor]:
-        """Frames and states of a batch."""
-        frames = [t[torch.arange(batch, device=t.device) % t.shape[0]] for t in self.example]
-        return [*frames, *(t.expand(batch, *t.shape[1:]).clone() for t in self.initial)]
-
-    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        found, after = self.step(tensors)
-        return (*(leaf for _, leaf in found), *after)
-
-    def step(self, tensors: Several[Tensor]) -> tuple[list[tuple[str, Tensor]], list[Tensor]]:
-        """The outputs by name, and the next states."""
-        frame = pytree.tree_unflatten(list(tensors[: len(self.frames)]), self._frame)
-        state = pytree.tree_unflatten(list(tensors[len(self.frames) :]), self._state)
-        given = self.module(frame, state)
-        if not isinstance(given, tuple) or len(given) != 2:
-            raise ExportError(
-                f"forward gives a {type(given).__name__}, expected the two of (out, state): what the frame gives and the next state"
-            )
-        after, structure = pytree.tree_flatten(given[1])
-        if structure != self._state:
-            raise ExportError(f"forward nests the state as {structure}, init_state as {self._state}; keep it the same")
-        found = [(output_name(p), leaf) for p, leaf in pytree.tree_flatten_with_path(given[0])[0] if leaf is not None]
-        taken = {*self.frames, *self.states}
-        return [(f"{name}_out" if name in taken else name, leaf) for name, leaf in found], after
-
-    def _check_step(self) -> list[str]:
-        """The outputs' names, where a step keeps to the protocol."""
-        outputs: list[str] = []
-        for batch in _PROBES:
-            tensors = self.sized(batch)
-            try:
-                found, after = self.step(tensors)
-            except ExportError:
-                raise
-            except Exception as error:  # the module's own
-                shapes = {n: tuple(t.shape) for n, t in zip([*self.frames, *self.states], tensors, strict=True)}
-                raise ExportError(
-                    f"the module fails on frames and states of shapes {shapes} ({type(error).__name__}: {first_line(error)}); "
-                    "the example must be one frame of a batch, and any batch size must do"
-                ) from error
-            for name, old, new in zip(self.states, tensors[len(self.frames) :], after, strict=True):
-                if not isinstance(new, Tensor) or (new.shape, new.dtype) != (old.shape, old.dtype):
-                    got = f"{new.dtype} {tuple(new.shape)}" if isinstance(new, Tensor) else f"a {type(new).__name__}"
-                    raise ExportError(
-                        f"'{name}' is {old.dtype} {tuple(old.shape)} before a step and {got} after it; a state keeps its shape and dtype "
-                        "(a buffer that grows must become one of fixed size)"
-                    )
-            if not found:
-                raise ExportError("forward gives no output; return (out, state)")
-            outputs = [name for name, _ in found]
-            for name, leaf in found:
-                if not isinstance(leaf, Tensor) or leaf.dim() < 1 or leaf.shape[0] != batch:
-                    got = f"shape {tuple(leaf.shape)}" if isinstance(leaf, Tensor) else f"a {type(leaf).__name__}"
-                    raise ExportError(
-                        f"output '{name}': is {got} for a batch of {batch}, expected a tensor ({batch}, ...)"
-                    )
-        return outputs
-
-
-def _graph(call: _StepCall) -> onnx.ModelProto:
+def step_graph_of(call: StepCall) -> onnx.ModelProto:
     """torch's ONNX graph of a step of any batch, each input and output by its name."""
     batch = torch.export.Dim("batch")
     names = [*call.frames, *call.states]
-    example = tuple(call.sized(_PROBES[0]))
+    example = tuple(call.sized(PROBES[0]))
     with single_operators(call.module), quiet():
         try:
             shapes = (tuple({0: batch} for _ in names),)
@@ -219,7 +98,7 @@ def _rename(graph: onnx.GraphProto, names: dict[str, str]) -> None:
                 _rename(attribute.g, names)
 
 
-def _spec(call: _StepCall, model: onnx.ModelProto) -> StepSpec:
+def spec_of(call: StepCall, model: onnx.ModelProto) -> StepSpec:
     written = StepGraph()
     for name, tensor in zip(call.states, call.initial, strict=True):
         written.state(name, tensor[0].detach().cpu().numpy())
@@ -237,7 +116,7 @@ def _tensor(value: onnx.ValueInfoProto) -> TensorSpec:
     return TensorSpec(value.name, tuple(d.dim_value for d in kind.shape.dim[1:]), dtype)
 
 
-def _by_torch(call: _StepCall, sequences: list[Sequence]) -> Outputs:
+def _by_torch(call: StepCall, sequences: list[Sequence]) -> Outputs:
     """What the module itself gives for each sequence, alone, step by step."""
     results = []
     for sequence in sequences:

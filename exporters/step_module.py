@@ -31,10 +31,11 @@ class StepModule(nn.Module):
         for t in range(length):
             out, state = self(pytree.tree_unflatten([x[:, t] for x in leaves], structure), state)
             outs.append(out)
-        return _stacked(outs), state
+        return stacked(outs), state
 
 
-def _stacked(outs: list[Any]) -> Any:
+def stacked(outs: list[Any]) -> Any:
+    """The outputs of each step as those of the whole, time at axis 1."""
     each = [pytree.tree_flatten(out)[0] for out in outs]
     joined: list[Tensor] = [torch.stack(column, 1) for column in zip(*each, strict=True)]
     return pytree.tree_unflatten(joined, pytree.tree_flatten(outs[0])[1])

@@ -1,5 +1,7 @@
 """Whole sequences through a step artifact, as plainly as can be."""
 
+from collections.abc import Collection, Mapping
+
 import numpy as np
 import onnxruntime
 
@@ -8,14 +10,17 @@ from .sequences import Sequence
 from .worlds import plain_session
 
 Outputs = list[dict[str, np.ndarray]]  # for each sequence, for each output (T, *out)
+Begins = Collection[
+    Mapping[str, np.ndarray]
+]  # for each sequence, states that it begins with, by name; others as the artifact says
 
 
-def stepped_alone(artifact: Artifact, sequences: list[Sequence]) -> Outputs:
+def stepped_alone(artifact: Artifact, sequences: list[Sequence], begins: Begins | None = None) -> Outputs:
     """Each sequence by itself, frame by frame, in ONNX Runtime as a plain interpreter; in one run where the graph takes it whole."""
     if artifact.spec.sequence:
         return whole(artifact, sequences)
-    session = plain_session(artifact.model)
-    return [_stepped(session, artifact, [sequence])[0] for sequence in sequences]
+    session, each = plain_session(artifact.model), begins or [{} for _ in sequences]
+    return [_stepped(session, artifact, [s], [begin])[0] for s, begin in zip(sequences, each, strict=True)]
 
 
 def whole(artifact: Artifact, sequences: list[Sequence]) -> Outputs:
@@ -33,23 +38,25 @@ def whole(artifact: Artifact, sequences: list[Sequence]) -> Outputs:
     return given
 
 
-def stepped_together(artifact: Artifact, sequences: list[Sequence]) -> Outputs:
+def stepped_together(artifact: Artifact, sequences: list[Sequence], begins: Begins | None = None) -> Outputs:
     """All sequences as one batch, frame by frame, in ONNX Runtime, if the graph takes one; a sequence that is over leaves it. Whole ones run alone."""
     if artifact.spec.sequence:
         return whole(artifact, sequences)
     if not artifact.spec.batchable:
-        return stepped_alone(artifact, sequences)
-    return _stepped(plain_session(artifact.model), artifact, sequences)
+        return stepped_alone(artifact, sequences, begins)
+    return _stepped(plain_session(artifact.model), artifact, sequences, begins or [{} for _ in sequences])
 
 
-def _stepped(session: onnxruntime.InferenceSession, artifact: Artifact, sequences: list[Sequence]) -> Outputs:
+def _stepped(
+    session: onnxruntime.InferenceSession, artifact: Artifact, sequences: list[Sequence], begins: Begins
+) -> Outputs:
     spec, k = artifact.spec, artifact.spec.frames_per_step
     lengths = np.array([len(next(iter(s.values()))) for s in sequences])
     stepped = lengths if spec.valid_input else lengths - lengths % k  # only who knows what is real steps over a part
     totals = [spec.outputs_of(n) if n else 0 for n in stepped]
     hidden = spec.delay * spec.outputs_per_step // k
     counts = np.array([-(-(total + hidden) // spec.outputs_per_step) if total else 0 for total in totals])
-    states = {s.name: np.stack([s.initial_value()] * len(sequences)) for s in spec.states}
+    states = {s.name: np.stack([begin.get(s.name, s.initial_value()) for begin in begins]) for s in spec.states}
     given: list[dict[str, list[np.ndarray]]] = [{o.name: [] for o in spec.outputs} for _ in sequences]
     wanted = [o.name for o in spec.outputs] + [s.next for s in spec.states]
     for t in range(counts.max(initial=0)):

@@ -30,11 +30,12 @@ def export(module: nn.Module, example: Any, asked: Asked, *, time_axis: int, bou
     with evaluation(module):
         asked.say("tracing the module")
         whole = whole_sequence(call, ahead=bounds.whole or bounds.lookahead > 0)
-        step = _stepped(call, whole, asked, bounds)
-        return finished(step, asked, origin, _reference(call, whole, step, bounds))
+        step = stepped(call, whole, asked, bounds)
+        return finished(step, asked, origin, reference_of(call, whole, step, bounds))
 
 
-def _stepped(call: Call, whole: onnx.ModelProto, asked: Asked, bounds: Bounds) -> Step:
+def stepped(call: Call, whole: onnx.ModelProto, asked: Asked, bounds: Bounds) -> Step:
+    """The step graph of a whole-sequence graph, or that graph itself where all of time is seen."""
     feed, axes, lone = _feed(call), (call.time_axis, call.batch_axis), _lone_name(call)
     if bounds.whole:
         asked.say("what the graph of whole sequences takes and gives")
@@ -70,7 +71,7 @@ def _lone_name(call: Call) -> str:
     return "output_out" if "output" in call.input_names else "output"
 
 
-def _reference(call: Call, whole: onnx.ModelProto, step: Step, bounds: Bounds) -> Reference:
+def reference_of(call: Call, whole: onnx.ModelProto, step: Step, bounds: Bounds) -> Reference:
     """What the steps must give: the module's own outputs, or those of the module as it was asked to be approximated."""
     examples = {name: t.detach().cpu().numpy() for name, t in zip(call.input_names, call.example, strict=True)}
     name = f"torch {torch.__version__}"

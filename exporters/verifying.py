@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..engine.artifact import Approximation, Parity, read_artifact
+from ..engine.artifact import Approximation, Artifact, Parity, read_artifact
 from .parity import SEEDS, Comparison, compare, lengths_for
 from .real_sequences import real_sequences
 from .report import approximated, stated
@@ -57,24 +57,33 @@ def verify(
 ) -> VerifyReport:
     """Runs random sequences of several lengths, and those given, through the artifact on every backend, and compares.
 
-    sequences: real ones: arrays `(T, *frame)`, or dicts of them by input. progress: is told what is being done.
+    sequences: real ones: arrays `(T, *frame)`, or dicts of them by input; of a model with an encoder, sources. progress: is told what is being done.
     Raises ArtifactError where the file is not a step artifact, FrameError where a sequence is none of its inputs'.
     Disagreement is not raised, see `VerifyReport.ok`.
     """
     artifact = read_artifact(path)
     spec = artifact.spec
+    if spec.encoder is not None:
+        from .seq2seq_verifying import verified
+
+        return _report(Path(path), artifact, verified(artifact, sequences or (), progress))
     tried = random_sequences(draws(spec, artifact.model, {}), lengths_for(spec), SEEDS)
     tried += real_sequences(spec, sequences or ())
     if progress:
         progress("the step graph as a plain interpreter runs it")
     expected = stepped_alone(artifact, tried)
     lines = compare(artifact, tried, expected, "the step graph, one stream alone", BACKENDS, progress)
+    return _report(Path(path), artifact, lines)
+
+
+def _report(path: Path, artifact: Artifact, lines: list[Comparison]) -> VerifyReport:
+    spec = artifact.spec
     problems = [f"{line.backend} disagrees with the step graph" for line in lines if not line.ok]
     if all(line.problem for line in lines):
         problems.append("no backend of this machine runs the model")
     problems += _incomplete(spec.certificate, {o.name for o in spec.outputs})
     return VerifyReport(
-        Path(path), artifact.fingerprint.hex(), spec.certificate, spec.approximations, tuple(lines), tuple(problems)
+        path, artifact.fingerprint.hex(), spec.certificate, spec.approximations, tuple(lines), tuple(problems)
     )
 
 

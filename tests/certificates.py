@@ -9,6 +9,7 @@ def without_compiling(request, monkeypatch):
     if "compiled" not in request.fixturenames:
         monkeypatch.setattr("undertow.exporters.certifying.BACKENDS", ("ort",))
         monkeypatch.setattr("undertow.exporters.step_certificate.BACKENDS", ("engine:ort",))
+        monkeypatch.setattr("undertow.exporters.seq2seq_certificate.BACKENDS", ("engine:ort",))
 
 
 @pytest.fixture

@@ -149,9 +149,9 @@ class DecoderStep(StepModule):
         memory, state = self.begun.nested(tensors)
         return {"memory": memory, LENGTH: torch.zeros(batch, dtype=torch.int64, device=device), "state": state}
 
-    def forward(self, token: Any, state: Any) -> tuple[Any, Any]:
+    def forward(self, frame: Any, state: Any) -> tuple[Any, Any]:
         mask = torch.arange(self.max_memory, device=state[LENGTH].device) < state[LENGTH][:, None]
-        out, after = stepped(self.decoder, token, state["state"], state["memory"], mask)
+        out, after = stepped(self.decoder, frame, state["state"], state["memory"], mask)
         return out, {**state, "state": after}
 
 

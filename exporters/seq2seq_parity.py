@@ -14,6 +14,7 @@ from ..engine import Engine
 from ..engine.artifact import Artifact, StepSpec
 from ..engine.encoder_entry import begun
 from ..engine.errors import BackendError, BatchError
+from ..engine.index import Key
 from .chunking import cuts, kept_in_order
 from .parity import Comparison, lengths_of, relative_error, scales, tolerance_of, worst_errors
 from .rounding import DRAWS, Noise, furthest_moves
@@ -136,7 +137,7 @@ def _real(artifact: Artifact, given: Outputs, expected: Outputs) -> Outputs:
     ]
 
 
-def sources_of(artifact: Artifact, tasks: list[Task]) -> dict[int, Any]:
+def sources_of(artifact: Artifact, tasks: list[Task]) -> dict[Key, Any]:
     """The sources of the streams 0, 1, .., as an engine reads them."""
     assert artifact.encoder is not None
     inputs = [t.name for t in artifact.encoder.spec.inputs]

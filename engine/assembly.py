@@ -40,7 +40,7 @@ def assemble(program: Program, artifact: Artifact) -> Source:
     package = __name__.rpartition(".")[0]
     lines += [
         f"from {package}.functions import *",
-        f"from {package}.gemm import gemm, gru_gates_1, gru_gates_4, lstm_gates_1, lstm_gates_4",
+        f"from {package}.gemm import *",
         f"from {package}.simd import *",
         "",
     ]

@@ -5,6 +5,7 @@ checked as it comes, or computed in bounds that follow from the graph (ArgMax, M
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,7 @@ def gather(program: Program, node: Any, inputs: Inputs, attributes: Attributes) 
     if index.const is not None:
         return [view(taken(program, x, axis, index.const.reshape(-1) % entries), shape)]
     outer, width, count = features(x.shape[:axis]), features(x.shape[axis + 1 :]) * x.item, index.size
+    table = x.const
     x, out = program.placed(x), program.like(x, shape)
     program.rows()
     program.say(f"o = {out.at()}", f"a = {x.at()}", f"e = {index.at()}", indent=2)
@@ -66,6 +68,8 @@ def gather(program: Program, node: Any, inputs: Inputs, attributes: Attributes) 
     place(program, index, f"e + {index.item} * j", entries, "k", 3)
     program.say(f"for i in range({outer}):", indent=3)
     program.say(f"copy_bytes(o + (i * {count} + j) * {width}, a + (i * {entries} + k) * {width}, {width})", indent=4)
+    if table is not None and table.ndim == 2 and axis == 0 and index.size == 1 and index.table.startswith("x"):
+        out = replace(out, looked_up=(table, index))
     return [out]
 
 

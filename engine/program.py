@@ -33,7 +33,8 @@ class Value:
 
     bounds: what an integer lies between, both included, where that is known; origin: the table of the input that these are
     elements of, where they are as the caller gave them; moving: what a loop's counter adds to the offset, as text;
-    pieces: where it is other values end to end, the axis and those, see `joins`.
+    pieces: where it is other values end to end, the axis and those, see `joins`. looked_up: where it is one row of a constant
+    table, that (entries, width) and the index, which stays what it is during a step.
     """
 
     shape: tuple[int, ...]
@@ -45,6 +46,7 @@ class Value:
     origin: str = ""
     moving: str = ""
     pieces: tuple[int, tuple[Any, ...]] | None = None
+    looked_up: tuple[np.ndarray, "Value"] | None = None
 
     @property
     def row_shape(self) -> tuple[int, ...]:
@@ -323,8 +325,10 @@ def view(value: Value, shape: Sequence[int], offset: int = 0) -> Value:
     const, row = value.const, [d for d in shape if d != BATCH]
     if const is not None:
         const = const.reshape(-1)[offset : offset + math.prod(row)].reshape(row)
-    origin = value.origin if math.prod(row) == value.size else ""
-    return replace(value, shape=tuple(shape), offset=value.offset + offset * value.item, const=const, origin=origin)
+    every = math.prod(row) == value.size
+    origin, looked_up = (value.origin, value.looked_up) if every else ("", None)
+    offset = value.offset + offset * value.item
+    return replace(value, shape=tuple(shape), offset=offset, const=const, origin=origin, looked_up=looked_up)
 
 
 Lowering = Callable[[Program, Any, list[Value | None], dict[str, Any]], list[Value]]

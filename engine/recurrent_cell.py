@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from .arguments import text
-from .gemm import GATE_ROWS, GRU_SUMS, LSTM_SUMS, PANEL, pack
+from .gemm import GATE_ROWS, PANEL, SUMS, group, pack
+from .indexing import place
 from .program import BATCH, Program, Unsupported, Value, view
 from .simd import LANES
 
@@ -18,6 +19,7 @@ _DEFAULT_ALPHA = {
     "ScaledTanh": 1.0,
     "Affine": 1.0,
 }
+MOST_TABLE_BYTES = 32 * 2**20  # of products with an embedding that are made at compile time
 _DEFAULT_BETA = {"HardSigmoid": 0.5, "ScaledTanh": 1.0, "Affine": 0.0}
 
 
@@ -157,40 +159,64 @@ class Cell:
     ) -> None:
         """For sixteen lanes of each row at a time `body(sums)`, with the sums of x @ w and h @ r in registers.
 
-        order: which gate's weights each of the kind's sums takes. biases: (H,) of each sum.
+        order: which gate's weights each of the kind's sums takes. biases: (H,) of each sum. Lanes are the outer loop: a
+        group's weights stay in the first caches while all rows go by. Where x is a row of a constant table, its products are
+        made here and the sums start from a row of those.
         """
-        count, of_x, of_h = {"lstm": LSTM_SUMS, "gru": GRU_SUMS}[kind]
-        weights = self.program.parameter(self._grouped([(self.w[direction], of_x), (self.r[direction], of_h)], order))
-        bias = self.program.parameter(
-            np.stack([self.columns(b.reshape(-1, 1), (0,))[0].reshape(-1, LANES) for b in biases], 1)
-        )
-        say = self.program.say
-        group = 4 * LANES * (self.inputs * len(of_x) + self.hidden * len(of_h))
-        for rows in dict.fromkeys((GATE_ROWS, 1)):
-            whole = rows == GATE_ROWS
+        count, of_x, of_h = SUMS[kind]
+        start = np.stack([self.columns(b.reshape(-1, 1), (0,))[0].reshape(-1, LANES) for b in biases], 1)
+        table = self._products(direction, x, start, [order[c] for c in of_x], of_x)
+        parts = [(self.r[direction], of_h)] if table else [(self.w[direction], of_x), (self.r[direction], of_h)]
+        weights = self.program.parameter(self._grouped(parts, order))
+        begin = self.program.parameter(start if table is None else table[0])
+        say, read = self.program.say, ("h_in",) if table else ("x", "h_in")
+        group_bytes = 4 * weights.row_shape[-1]
+        whole = f"n - n % {GATE_ROWS}" if GATE_ROWS > 1 else "0"
+        for rows, numbers in ((GATE_ROWS, f"0, {whole}"), (1, f"{whole}, n")):
+            if rows == 1 and numbers.startswith("0, 0"):
+                continue
+            say(f"for j in range(0, {4 * self.width}, {4 * LANES}):")
+            say(f"for r in range({numbers}, {rows}):", indent=2)
+            each = [("h_in", h), *places] if table else [("x", x), ("h_in", h), *places]
+            for q in range(rows):
+                say(*[f"{name}_at{q} = {value.at(f'(r + {q})')}" for name, value in each], indent=3)
+                say(f"start_at{q} = get_int64(c) + {begin.offset} + j * {count}", indent=3)
+                if table:
+                    index, entries = table[1], len(table[0])
+                    place(self.program, index, index.at(f"(r + {q})"), entries, "k", 3)
+                    say(f"start_at{q} = start_at{q} + k * {table[0][0].nbytes}", indent=3)
+            given = ", ".join([f"{name}_at{q}" for name in (*read, "start") for q in range(rows)])
+            how = f"{kind}_gates_{'looked_up_' if table else ''}{'rows' if rows > 1 else 'row'}"
             say(
-                f"for r in range({'0' if whole else f'n - n % {GATE_ROWS}'}, {f'n - n % {rows}' if whole else 'n'}, {rows}):"
-            )
-            each = [("x", x), ("h_in", h), *places]
-            say(*[f"{name}_at{q} = {value.at(f'(r + {q})')}" for q in range(rows) for name, value in each], indent=2)
-            say(f"for j in range(0, {4 * self.width}, {4 * LANES}):", indent=2)
-            read = ", ".join([f"{name}_at{q}" for name in ("x", "h_in") for q in range(rows)])
-            sums = f"{kind}_sums_{rows}"
-            say(
-                f"{sums} = {kind}_gates_{rows}({read}, get_int64(c) + {bias.offset} + j * {count}, "
-                f"get_int64(c) + {weights.offset} + j // {4 * LANES} * {group}, {self.inputs}, {self.hidden})",
+                f"sums_{rows} = {how}({given}, get_int64(c) + {weights.offset} + j // {4 * LANES} * {group_bytes}, "
+                f"{self.inputs}, {self.hidden})",
                 indent=3,
             )
             for q in range(rows):
                 say(*[f"{name}_at = {name}_at{q}" for name, _ in places], indent=3)
-                body([f"{sums}[{q * count + i}]" for i in range(count)])
+                body([f"sums_{rows}[{q * count + i}]" for i in range(count)])
+
+    def _products(
+        self, direction: int, x: Value, start: np.ndarray, gates: Sequence[int], sums: Sequence[int]
+    ) -> tuple[np.ndarray, Value] | None:
+        """The sums (entries, H / 16, sums, 16) that each entry of the table that x is looked up in begins with, and the index."""
+        if x.looked_up is None or self.steps > 1:
+            return None
+        entries, index = x.looked_up
+        if entries.nbytes // entries.shape[1] * start.size > MOST_TABLE_BYTES:
+            return None
+        w = self.columns(self.w[direction], gates).astype(np.float64)
+        made = (entries.astype(np.float64) @ w).reshape(len(entries), len(gates), -1, LANES).transpose(0, 2, 1, 3)
+        table = np.repeat(start[None].astype(np.float64), len(entries), 0)
+        table[:, :, list(sums)] += made
+        return table.astype(np.float32), index
 
     def _grouped(self, parts: Sequence[tuple[np.ndarray, Sequence[int]]], order: Sequence[int]) -> np.ndarray:
-        """Weights (gates * H, K) of each part as (H / 16, K, sums, 16), the parts one behind the other in a group."""
+        """Weights (gates * H, K) of each part as (H / 16, K * sums * 16), the parts one behind the other in a group."""
         found = []
         for rows, chosen in parts:
-            gates = self.columns(rows, [order[c] for c in chosen]).reshape(len(rows[0]), len(chosen), -1, LANES)
-            found.append(gates.transpose(2, 0, 1, 3).reshape(self.width // LANES, -1))
+            gates = self.columns(rows, [order[c] for c in chosen])
+            found.append(group(gates.reshape(len(gates), len(chosen), self.width)))
         return np.concatenate(found, 1)
 
 

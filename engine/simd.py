@@ -72,10 +72,10 @@ def _pointer(builder: Any, address: Any, kind: Any) -> Any:
     return builder.inttoptr(address, kind.as_pointer())
 
 
-def _splat(builder: Any, scalar: Any) -> Any:
-    empty = ir.Constant(ir.VectorType(scalar.type, LANES), ir.Undefined)
+def _splat(builder: Any, scalar: Any, lanes: int = LANES) -> Any:
+    empty = ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined)
     one = builder.insert_element(empty, scalar, _I32(0))
-    return builder.shuffle_vector(one, empty, ir.Constant(_IVECTOR, [0] * LANES))
+    return builder.shuffle_vector(one, empty, ir.Constant(ir.VectorType(_I32, lanes), [0] * lanes))
 
 
 def _constant(value: float) -> Any:

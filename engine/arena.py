@@ -98,6 +98,11 @@ class Arena:
         """From now on steps change the follower's states, and rows are read and written through `read` and `write`."""
         self._followers.append(follower)
 
+    @property
+    def followed(self) -> bool:
+        """States are kept elsewhere, so rows are read and written through `read` and `write`."""
+        return bool(self._followers)
+
     def wrote(self, slots: np.ndarray) -> None:
         """The rows of these slots were written here."""
         for follower in self._followers:

@@ -15,11 +15,15 @@ SCRATCH_BYTES = 512 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A program before it is compiled. limits: for integer inputs used as an index, how many entries there are."""
+    """A program before it is compiled: the block's step as `head`, and with what runs it as `text`.
 
+    tables: names in their order. limits: for integer inputs used as an index, how many entries there are.
+    """
+
+    head: str
     text: str
     parameters: np.ndarray
-    tables: int
+    tables: tuple[str, ...]
     block: int
     scratch_row: int
     limits: dict[str, int]
@@ -55,6 +59,7 @@ def assemble(program: Program, artifact: Artifact) -> Source:
         + program.lines
         + ["    return n", "", ""]
     )
+    head = "\n".join(lines)
     arrays = [f"{x}" for x in (*xs, *ys)]
     at = {name: f"memory + {i * block * 8}" for i, name in enumerate(tables)}
     lines += [
@@ -120,7 +125,8 @@ def assemble(program: Program, artifact: Artifact) -> Source:
     parameters = parameters[skew : skew + len(program.parameters)]
     parameters[:] = np.frombuffer(bytes(program.parameters), np.uint8)
     limits = {spec.inputs[int(table[1:])].name: limit for table, limit in program.limits.items()}
-    return Source("\n".join(lines) + "\n", parameters, len(tables), block, scratch_row, limits)
+    text = "\n".join(lines) + "\n"
+    return Source(head, text, parameters, tuple(tables), block, scratch_row, limits)
 
 
 def _finite(size: int) -> list[str]:

@@ -19,7 +19,7 @@ import llvmlite
 import numba
 import numpy as np
 
-from . import circular, functions, gemm, kernels, lanes, multiply, powers, simd
+from . import circular, functions, gemm, kernels, lanes, multiply, powers, sampling, simd, token_rows
 from .processor import processor
 
 
@@ -35,7 +35,7 @@ def program_key(text: str) -> str:
     """The hash of everything that decides the machine code."""
     digest = hashlib.sha256()
     for part in (
-        text, *(Path(m.__file__ or "").read_text() for m in (simd, lanes, functions, circular, powers, multiply, gemm, kernels)), sys.version, platform.machine(),
+        text, *(Path(m.__file__ or "").read_text() for m in (simd, lanes, functions, circular, powers, multiply, gemm, kernels, sampling, token_rows)), sys.version, platform.machine(),
         numba.__version__, llvmlite.__version__, np.__version__, processor(),
     ):  # fmt: skip
         digest.update(hashlib.sha256(part.encode()).digest())

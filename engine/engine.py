@@ -3,7 +3,9 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,7 @@ import numpy as np
 from .arena import Arena, Key
 from .artifact import Artifact, StepSpec, read_artifact
 from .backends import Backends, choose_backends
+from .beams import beam_search, beam_slots
 from .collected import Collected
 from .decoders import About, DecodeConfig, Events, Outputs, decoder_of
 from .decoders.decoder import joined
@@ -26,10 +29,15 @@ from .errors import (
     UndertowError,
     UnknownStreamError,
 )
+from .generation import Generator
+from .generation_call import Call, Generation, Seed, Stop, stops_of
 from .kernels import KNOWN, NO_KEY, TWICE
+from .limits import index_limits
 from .snapshot import check_rows, collected_frames, read_checkpoint, snapshot, unpack_snapshot, write_checkpoint
 from .stage import Stage
 from .stream import Stream
+from .token_rows import token_states
+from .voices import Voices, voices_of
 
 if TYPE_CHECKING:
     from .ort_session import Provider
@@ -84,6 +92,9 @@ class Engine:
         self.spec, self.fingerprint = self.artifact.spec, self.artifact.fingerprint
         self._decoder = decoder_of(decode, About(self.spec, _place_s(self.spec)))
         kept, spare = ([self._decoder.states], self._decoder.spare) if self._decoder else ([], 0)
+        voices = voices_of(self.spec, index_limits(self.artifact))
+        if isinstance(voices, Voices):
+            kept, spare = [*kept, token_states(len(voices))], max(spare, beam_slots(self.spec))
         self._arena = Arena([self.spec], max_streams, kept, spare)
         self._columns = self._arena.kept[0].columns() if self._decoder else {}
         self._sequences: Sequences | None = None
@@ -98,6 +109,8 @@ class Engine:
         self._stage = Stage(self.artifact, self._arena.stages[0], backends)
         self._intake, self._backends = self._stage.intake, backends
         self._reader = self._encoder(threads, providers, max_batch) if self.spec.encoder else None
+        self._voices = voices
+        self._generator = Generator(self._stage, self._arena.kept[-1], voices) if isinstance(voices, Voices) else None
         self._lock = threading.RLock()
         self._clock, self._on_expire = clock, on_expire
         self._idle_ns = None if idle_timeout_s is None else int(idle_timeout_s * 1e9)
@@ -344,6 +357,134 @@ class Engine:
         counts = np.array([len(r[0]) for r in rows.values()], np.int64)
         none = [[np.zeros((0, *t.shape), t.dtype)] for t in self.spec.outputs]
         return [np.concatenate(p) for p in (zip(*rows.values(), strict=True) if rows else none)], counts, events
+
+    # ---------------------------------------------------------------------------------------------- generating
+
+    def generate(
+        self,
+        keys: Sequence[Key],
+        prompts: Any,
+        max_steps: int,
+        *,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        repetition_penalty: float = 1.0,
+        seed: Seed = None,
+        stop: Stop = (),
+        min_steps: int = 0,
+        beam: int = 1,
+        length_penalty: float = 0.6,
+        n_best: int = 1,
+    ) -> dict[Key, Generation]:
+        """Up to max_steps tokens of each stream, each fed back as the next frame.
+
+        The model takes token ids, one integer a step, and gives logits over as many; or several of both (voices).
+        keys: B distinct ones; unknown ones open a stream. prompts: one of each, token ids `(T,)` or `(T, N)` of N voices or a dict
+        by input, or by key; None or empty goes on after the token that was generated last.
+        temperature 0 takes the likeliest. top_k, top_p: only the k likeliest, only the likeliest that come to p.
+        repetition_penalty: logits of the last 64 tokens are divided by it (multiplied where negative).
+        stop: tokens that end a stream (any voice's does), for all voices or by input; none of them comes before min_steps.
+        seed: the random numbers of a stream follow from its own seed and from how many tokens it has generated. An int: its
+        own is a hash of that and of its key; or each one's by key; None: as before, or as for 0. So a stream's tokens are the
+        same whatever else is in the batch, in however many calls, and after a snapshot.
+        beam: hypotheses of a beam search, the best `n_best` are given; each is scored by its log-probability over
+        ((5 + length) / 6) ** length_penalty (Wu et al. 2016, without coverage). The stream goes on from the best.
+        Raises ValueError, BackendError where the model has no tokens, BatchError where some streams failed: those are
+        unchanged, and `.result` has the others'.
+        """
+        generator = self._generating()
+        call = Call(
+            max_steps, temperature, top_k, top_p, repetition_penalty, min_steps, stops_of(stop, generator.voices),
+            beam, length_penalty, n_best,
+        )  # fmt: skip
+        call.check(generator.voices)
+        with self._lock:
+            return self._generate(generator, list(keys), prompts, call, seed)
+
+    def generating(
+        self,
+        keys: Sequence[Key],
+        prompts: Any,
+        max_steps: int,
+        *,
+        every: int = 1,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        repetition_penalty: float = 1.0,
+        seed: Seed = None,
+        stop: Stop = (),
+        min_steps: int = 0,
+    ) -> Iterator[dict[Key, np.ndarray]]:
+        """The tokens of `generate` as they come: after every so many steps the new ones of each stream that still goes on.
+
+        Other calls may come between; a stream that is dropped meanwhile leaves. Closing the iterator leaves every stream after
+        its last tokens. Streams that fail leave, and a BatchError tells of them when the others are through.
+        """
+        generator = self._generating()
+        call = Call(
+            max_steps, temperature, top_k, top_p, repetition_penalty, min_steps, stops_of(stop, generator.voices)
+        )
+        call.check(generator.voices)
+        if isinstance(every, bool) or not isinstance(every, int | np.integer) or every < 1:
+            raise ValueError(f"every is {every!r}, expected a whole number of at least 1")
+        return self._pieces(generator, list(keys), prompts, call, seed, int(every))
+
+    def _generating(self) -> Generator:
+        if self._generator is None:
+            raise BackendError(f"{self.artifact.name}: {self._voices}")
+        return self._generator
+
+    def _pieces(
+        self, generator: Generator, keys: list[Key], prompts: Any, call: Call, seed: Seed, every: int
+    ) -> Iterator[dict[Key, np.ndarray]]:
+        done, errors = 0, {}
+        while keys and done < call.max_steps:
+            some = replace(call, max_steps=min(every, call.max_steps - done), min_steps=max(0, call.min_steps - done))
+            try:
+                with self._lock:
+                    if done:
+                        keys = [key for key in keys if key in self._arena.index]
+                    made = self._generate(generator, keys, prompts, some, seed)
+            except BatchError as error:
+                made, errors = error.result, errors | error.errors
+            if made:
+                yield {key: g.tokens for key, g in made.items()}
+            keys = [key for key, g in made.items() if g.finished == "length"]
+            done, prompts = done + some.max_steps, None
+        if errors:
+            raise BatchError(errors, {})
+
+    def _generate(
+        self, generator: Generator, keys: list[Key], prompts: Any, call: Call, seed: Seed
+    ) -> dict[Key, Generation]:
+        now = self._tick()
+        given, errors = generator.prompts(keys, prompts)
+        if isinstance(seed, Mapping) and any(key not in seed for key in keys):
+            raise ValueError(f"seed has none for stream {next(key for key in keys if key not in seed)!r}")
+        slots, found = self._arena.index.find(keys)
+        for i in np.flatnonzero(slots < 0).tolist():
+            if not len(given[i]) and keys[i] not in errors:
+                errors[keys[i]] = _nothing(keys[i])
+        known = slots >= 0
+        if found != KNOWN or errors:
+            self._settle(keys, slots, found, now, errors)
+        for i in np.flatnonzero(known & (slots >= 0)).tolist():
+            if not len(given[i]) and not generator.waiting(slots[i : i + 1])[0]:
+                errors[keys[i]], slots[i] = _nothing(keys[i]), -1
+        chosen = np.flatnonzero(slots >= 0).tolist()
+        some, live = [keys[i] for i in chosen], slots[chosen]
+        run = generator.sample if call.beam == 1 else partial(beam_search, generator)
+        results, failed = run(some, live, [given[i] for i in chosen], call, seed, now)
+        for i in chosen:
+            if keys[i] in failed and not known[i]:
+                self._release(keys[i])
+        if errors or failed:
+            raise BatchError(errors | failed, results)
+        return results
+
+    # ---------------------------------------------------------------------------------------------- handles
 
     def stream(self, key: Key) -> Stream:
         """A handle to one stream, opened where it is not resident: the shortest path for one stream."""
@@ -637,6 +778,12 @@ class Engine:
         for out, y in zip(spread, outputs, strict=True):
             out[ready] = y
         return ([out[:, 0] for out in spread], ready[:, 0]) if m == 1 else (spread, ready)
+
+
+def _nothing(key: Key) -> FrameError:
+    return FrameError(
+        f"stream {key!r}: has no prompt and no generated token to go on from; give a prompt of at least one token"
+    )
 
 
 def _place_s(spec: StepSpec) -> float | None:

@@ -1,6 +1,7 @@
 """Runs a compiled step graph over the arena."""
 
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,6 +15,8 @@ from .compiler import generate
 from .errors import BackendError
 from .program import PAD_BYTES, Unsupported
 from .section import Section
+from .token_program import loop_text
+from .token_rows import LOOP, Logits, Work
 
 _MIN_ROWS_A_THREAD = 32
 
@@ -33,6 +36,7 @@ class NumbaBackend:
         self.limits = source.limits
         self._section = section
         self._run, self._one = self._compile(artifact)
+        self._generate: Any = None  # compiled when it is first used
         self._memories = [self._memory() for _ in range(threads + 1)]
         self._scratch = [int(address(m) + -address(m) % 64) for m in self._memories]
         self._busy = np.zeros(1, np.int64)  # 1 while a batch is stepped without the GIL
@@ -60,7 +64,7 @@ class NumbaBackend:
 
     def _memory(self) -> np.ndarray:
         source = self.source
-        tables = (source.tables + 1) * source.block * 8
+        tables = (len(source.tables) + 1) * source.block * 8
         memory = np.zeros(tables + source.block * source.scratch_row + PAD_BYTES + 64, np.uint8)
         skip = -address(memory) % 64
         entries = memory[skip : skip + tables].view(np.int64).reshape(-1, source.block)
@@ -79,19 +83,38 @@ class NumbaBackend:
         outputs: list[np.ndarray],
     ) -> None:
         """Steps stream i over rows first[i] .. first[i] + length[i] of the inputs, in order; the outputs get the same rows."""
-        count = len(slots)
-        parts = 1 if self._pool is None else max(1, min(len(self._scratch) - 1, count // _MIN_ROWS_A_THREAD))
         work = (self._section.address, self._section.stride, slots, first, length, valid, now)
+        self._split(
+            len(slots),
+            _MIN_ROWS_A_THREAD,
+            lambda i, begin, end: self._run(self._scratch[i], *work, begin, end, *inputs, *outputs),
+        )
+
+    def generate(self, pairs: Sequence[tuple[int, int]], part: int, work: Work, now: int) -> None:
+        """Tokens of each stream from its prompt until it ends. pairs: see `loop_text`. part: the offset of generation's part of
+        a row from this stage's."""
+        if self._generate is None:
+            self._generate = load_program(loop_text(self.source, pairs), {"generate": [LOOP]}).generate
+        loop, where = self._generate, (self._section.address, self._section.stride, part, now)
+        streams, block = (work.slots, work.feed, work.first, work.length), self.source.block
+
+        def some(i: int, begin: int, end: int) -> None:
+            lanes, logits = np.zeros((block, 2), np.int64), Logits(work.sizes, block)
+            room = (lanes, logits.bases, logits.strides, logits.weights)
+            loop(self._scratch[i], *where, begin, end, *streams, *room, *work.arguments)
+
+        self._split(len(work.slots), 1, some)
+
+    def _split(self, count: int, least: int, run: Callable[[int, int, int], None]) -> None:
+        """run(thread, begin, end) over 0..count, on as many threads as get at least so many streams each."""
+        parts = 1 if self._pool is None else max(1, min(len(self._scratch) - 1, count // least))
         self._busy[0] = 1
         try:
             if parts == 1 or self._pool is None:
-                self._run(self._scratch[0], *work, 0, count, *inputs, *outputs)
+                run(0, 0, count)
                 return
             bounds = [count * i // parts for i in range(parts + 1)]
-            waiting = [
-                self._pool.submit(self._run, self._scratch[i], *work, bounds[i], bounds[i + 1], *inputs, *outputs)
-                for i in range(parts)
-            ]
+            waiting = [self._pool.submit(run, i, bounds[i], bounds[i + 1]) for i in range(parts)]
             for part in waiting:
                 part.result()
         finally:

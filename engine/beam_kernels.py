@@ -56,10 +56,7 @@ def _rank(logits, size, score, beam, stops, barred, going, ending):
 
 @njit(nogil=True)
 def _among(stops, token):
-    for stop in stops:
-        if stop == token:
-            return True
-    return False
+    return (stops == token).any()
 
 
 @njit(nogil=True)
@@ -97,7 +94,7 @@ def extend(active, rows, live, logits, scores, stops, step, barred, last, alpha,
         going[0][:], ending[0][:] = -np.inf, -np.inf
         for w in range(live[b]):
             if not _rank(start + 4 * size * (rows[a] + w), size, scores[b, w], w, stops, barred, going, ending):
-                status[b] = BROKEN
+                status[b], ends[b, 0, 0] = BROKEN, step
         if status[b] == BROKEN:
             continue
         whole = penalty(step + 1.0, alpha)

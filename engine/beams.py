@@ -42,7 +42,7 @@ def beam_search(
         search.run(generator.feed(slots[begin:end], prompts[begin:end]), prompts[begin:end])
         for b, key in enumerate(keys[begin:end]):
             if search.status[b] == BROKEN:
-                errors[key] = generator.not_finite(key, search.steps)
+                errors[key] = generator.not_finite(key, search.length(b))
             else:
                 results[key] = search.result(b)
     return results, errors
@@ -79,6 +79,10 @@ class Search:
             rows = self._step(active)
         good = np.flatnonzero(self.status != BROKEN)
         self._fork(np.stack([self._own[good] + 2 * self.call.beam, self.slots[good], good], 1))
+
+    def length(self, b: int) -> int:
+        """How many tokens stream b had when its logits were not finite."""
+        return int(self._ends[b, 0, 0])
 
     def result(self, b: int) -> Generation:
         """What stream b generated."""

@@ -15,7 +15,7 @@ from .index import Key
 from .numba_backend import NumbaBackend
 from .section import Section
 from .stage import Stage
-from .token_rows import BROKEN, STOPPED, Work, compiled
+from .token_rows import BROKEN, STOPPED, Work, compiled, of_waves
 from .voices import Voices
 
 Feed = tuple[np.ndarray, np.ndarray, np.ndarray]  # tokens (total, voices), each stream's first row, and how many
@@ -160,7 +160,7 @@ class Generator:
 
     def _by_waves(self, work: Work, now: int) -> None:
         """A step of all streams at a time, until none is left."""
-        spec, section, kernels = self.stage.spec, self.stage.section, compiled()
+        spec, section, kernels = self.stage.spec, self.stage.section, of_waves()
         where = (section.address, section.stride, self.part)
         n = len(work.slots)
         lanes = np.stack([np.arange(n), np.zeros(n, np.int64)], 1)

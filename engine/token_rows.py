@@ -183,16 +183,25 @@ OF_WORK = (
     _INDEX, types.float64[::1], _INDEX, _INDEX, types.int32[:, :, ::1], types.float64[::1], _INDEX, _INDEX,
 )  # fmt: skip
 LOOP = (*[_I64] * 7, _INDEX, _WIDE, _INDEX, _INDEX, _WIDE, _INDEX, _INDEX, _I64, *OF_WORK)
-_SIGNATURES = {
-    "remember_prompts": [(_I64, _I64, _I64, _INDEX, _WIDE, _INDEX, _INDEX)],
-    "next_tokens": [(_WIDE, _I64, _I64, _I64, _I64, _INDEX, _WIDE, _INDEX, _INDEX, _WIDE)],
-    "settle_lanes": [(_WIDE, _I64, _I64, _I64, _I64, _INDEX, _INDEX, _INDEX, _INDEX, _I64, *OF_WORK)],
-}
 
 
 @cache
 def compiled() -> Any:
-    """The loops, compiled once a process."""
+    """`remember_prompts`, compiled once a process."""
     from .cache import load_static  # which reads this file, to tell programs of its versions apart
 
-    return load_static([remember_prompts, next_tokens, settle_lanes], _SIGNATURES)
+    signature = (_I64, _I64, _I64, _INDEX, _WIDE, _INDEX, _INDEX)
+    return load_static([remember_prompts], {"remember_prompts": [signature]})
+
+
+@cache
+def of_waves() -> Any:
+    """What goes before and after a step that is not compiled: `next_tokens` and `settle_lanes`."""
+    from .cache import load_static
+
+    lanes = (_WIDE, _I64, _I64, _I64, _I64, _INDEX)
+    signatures = {
+        "next_tokens": [(*lanes, _WIDE, _INDEX, _INDEX, _WIDE)],
+        "settle_lanes": [(*lanes, _INDEX, _INDEX, _INDEX, _I64, *OF_WORK)],
+    }
+    return load_static([next_tokens, settle_lanes], signatures)

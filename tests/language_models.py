@@ -39,7 +39,7 @@ def choir(sizes: tuple[int, ...] = (9, 17, 12), hidden: int = 16, seed: int = 3)
 def unsteady(size: int = 8) -> Artifact:
     """Counts steps; once a stream has seen the token 7 twice its logits are not finite."""
     g = StepGraph(1)
-    x = g.input("x", ())
+    x = g.input("x", (), "int64")
     seen = g.state("seen", (1,))
     is_seven = g.op("Gather", g.weight([[0.0]] * 7 + [[1.0]]), x)
     total = g.op("Add", seen, is_seven)

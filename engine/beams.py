@@ -32,13 +32,13 @@ def beam_search(
 ) -> tuple[dict[Key, Generation], dict[Key, UndertowError]]:
     """As `Generator.sample`. As many streams at a time as the spare slots hold."""
     arena = generator.stage.section.arena
-    generator.seeds(keys, slots, seed)
     some = (arena.slots - arena.max_streams) // (2 * call.beam + 1)
     results: dict[Key, Generation] = {}
     errors: dict[Key, UndertowError] = {}
     for begin in range(0, len(slots), some):
         end = begin + some
         search = Search(generator, slots[begin:end], call, now)
+        generator.seeds(keys[begin:end], search.slots, seed)
         search.run(generator.feed(slots[begin:end], prompts[begin:end]), prompts[begin:end])
         for b, key in enumerate(keys[begin:end]):
             if search.status[b] == BROKEN:
@@ -49,27 +49,29 @@ def beam_search(
 
 
 class Search:
-    """The hypotheses of some streams. A stream's slots: twice `beam` for beams, which change sides with every step, and the best's."""
+    """The hypotheses of some streams. slots: of each stream the first of its spare ones, at first a copy of its row: twice `beam`
+    of them for beams, which change sides with every step, and the best's."""
 
     def __init__(self, generator: Generator, slots: np.ndarray, call: Call, now: int):
-        self.generator, self.slots, self.call, self.now = generator, slots, call, now
+        self.generator, self.call, self.now = generator, call, now
         self.stage, self.arena = generator.stage, generator.stage.section.arena
         count, width, depth = len(slots), call.beam, call.max_steps
         self.status = np.zeros(count, np.int64)
         self.steps = 0
-        self._own = self.arena.max_streams + np.arange(count) * (2 * width + 1)
+        self.slots = self.arena.max_streams + np.arange(count) * (2 * width + 1)
         self._side = 0
         self._live, self._scores = np.ones(count, np.int64), np.zeros((count, width))
         self._history = np.zeros((2, depth, count, width), np.int32)  # the beam that a beam comes from, and its token
         self._best, self._sums = np.full((count, width), -np.inf), np.zeros((count, width))
         self._ends = np.zeros((count, width, 4), np.int64)
         self._moves = np.empty((count * (2 * width + 1), 3), np.int64)
+        self._origins = slots
+        self._fork(np.stack([slots, self.slots, slots], 1))
         self._logits = np.empty((count * width, generator.voices.sizes[0]), np.float32)
 
     def run(self, feed: Feed, prompts: Sequence[np.ndarray]) -> None:
         """Searches, and leaves each stream's row as the best hypothesis' is, its last token not stepped yet."""
-        self._fork(np.stack([self.slots, self._own, self._own], 1))
-        self.generator.remember(self._own, prompts)
+        self.generator.remember(self.slots, prompts)
         self._read(feed)
         active = np.arange(len(self.slots))
         rows = active
@@ -78,7 +80,7 @@ class Search:
             active = active[self.status[active] == 0]
             rows = self._step(active)
         good = np.flatnonzero(self.status != BROKEN)
-        self._fork(np.stack([self._own[good] + 2 * self.call.beam, self.slots[good], good], 1))
+        self._fork(np.stack([self.slots[good] + 2 * self.call.beam, self._origins[good], good], 1))
 
     def length(self, b: int) -> int:
         """How many tokens stream b had when its logits were not finite."""
@@ -109,7 +111,7 @@ class Search:
         for t in range(int(length.max(initial=0))):
             some = np.flatnonzero(length > t)
             logits = self._run(
-                self._own[some], tokens[first[some] + t, 0], np.empty((len(some), self._logits.shape[1]), np.float32)
+                self.slots[some], tokens[first[some] + t, 0], np.empty((len(some), self._logits.shape[1]), np.float32)
             )
             ends = length[some] == t + 1
             self._logits[some[ends]] = logits[ends]
@@ -143,6 +145,6 @@ class Search:
         first = np.cumsum(live) - live
         streams = np.repeat(active, live)
         beams = np.arange(len(streams)) - np.repeat(first, live)
-        slots = self._own[streams] + self._side * self.call.beam + beams
+        slots = self.slots[streams] + self._side * self.call.beam + beams
         self._run(slots, self._history[1][self.steps - 1, streams, beams], self._logits[: len(streams)])
         return first

@@ -36,8 +36,12 @@ def room(rows: int, max_tokens: int, max_chars: int) -> Told:
 
 def grown(told: Told) -> Told:
     """With twice the room, and all that is there."""
+    events, chars, words = (int(n) for n in told.cursor[[EVENTS, CHARS, WORDS]])
     *buffers, cursor = told
-    return Told(*(np.concatenate([b, np.empty_like(b)]) for b in buffers), cursor)
+    larger = [np.empty((2 * len(b), *b.shape[1:]), b.dtype) for b in buffers]
+    for old, new, used in zip(buffers, larger, (events, events, chars, words, words), strict=True):
+        new[:used] = old[:used]
+    return Told._make([*larger, cursor])
 
 
 def events_of(told: Told, program: Any, place_s: float | None) -> Events:

@@ -18,15 +18,7 @@ from .decoded import in_pieces
 from .naive_anomaly import NaiveHysteresis, score_range
 from .step_graph import StepGraph, gru_step, lookahead_step
 
-SHORT: dict[str, Any] = {"warm_up": 5, "half_life": 20.0, "quantile": 0.8, "min_on": 1, "min_off": 2, "on": 1.1, "off": 0.8}
-    "warm_up": 5,
-    "half_life": 20.0,
-    "quantile": 0.9,
-    "min_on": 2,
-    "min_off": 2,
-    "on": 1.5,
-    "off": 1.2,
-}
+SHORT: dict[str, Any] = {"warm_up": 5, "half_life": 20.0, "quantile": 0.8, "min_off": 2, "on": 1.1, "off": 0.8}
 
 
 @cache

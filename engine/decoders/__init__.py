@@ -6,9 +6,11 @@ from typing import Any
 import msgspec
 
 from ..errors import ConfigError
+from .anomaly import Anomaly
 from .decoder import About, Decoder, Events, Outputs
 from .labels import Labels
 from .mean import Mean
+from .quantiles import Quantiles
 from .threshold import Threshold
 
 
@@ -16,10 +18,10 @@ class Raw(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     """The outputs by name, as they are."""
 
 
-DecodeConfig = Raw | Labels | Threshold | Mean
+DecodeConfig = Raw | Labels | Threshold | Mean | Anomaly | Quantiles
 
 __all__ = [
-    "About", "DecodeConfig", "Decoder", "Events", "Labels", "Mean", "Outputs", "Raw", "Threshold", "decoder_of",
+    "About", "Anomaly", "DecodeConfig", "Decoder", "Events", "Labels", "Mean", "Outputs", "Quantiles", "Raw", "Threshold", "decoder_of",
 ]  # fmt: skip
 
 

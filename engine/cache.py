@@ -10,7 +10,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import llvmlite
 import numba
 import numpy as np
+from numba.core.dispatcher import Dispatcher
 
 from . import circular, functions, gemm, kernels, lanes, multiply, powers, sampling, simd, token_rows
 from .processor import processor
@@ -57,7 +58,7 @@ def load_program(text: str, signatures: Signatures) -> ModuleType:
 def load_static(functions: Sequence[Any], signatures: Signatures) -> ModuleType:
     """Functions that no model decides, compiled and kept on disk like a program."""
     lines = ['"""Functions that no model decides."""', ""]
-    modules = sorted({function.py_func.__module__ for function in functions})
+    modules = sorted(_modules(functions))
     lines += [f"# {name} {hashlib.sha256(_source(name)).hexdigest()}" for name in modules]
     lines += ["", "from numba import njit"]
     for function in functions:
@@ -73,6 +74,17 @@ def load_static(functions: Sequence[Any], signatures: Signatures) -> ModuleType:
             "",
         ]
     return load_program("\n".join(lines), signatures)
+
+
+def _modules(functions: Iterable[Any]) -> set[str]:
+    """The modules of these functions and of all compiled ones that they may call."""
+    found, ahead = set[str](), list(functions)
+    while ahead:
+        module = ahead.pop().py_func.__module__
+        if module not in found:
+            found.add(module)
+            ahead += [value for value in vars(sys.modules[module]).values() if isinstance(value, Dispatcher)]
+    return found
 
 
 def _source(module: str) -> bytes:

@@ -7,6 +7,7 @@ import msgspec
 
 from ..errors import ConfigError
 from .anomaly import Anomaly
+from .ctc import Ctc
 from .decoder import About, Decoder, Events, Outputs
 from .labels import Labels
 from .mean import Mean
@@ -18,10 +19,10 @@ class Raw(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     """The outputs by name, as they are."""
 
 
-DecodeConfig = Raw | Labels | Threshold | Mean | Anomaly | Quantiles
+DecodeConfig = Raw | Labels | Threshold | Mean | Anomaly | Quantiles | Ctc
 
 __all__ = [
-    "About", "Anomaly", "DecodeConfig", "Decoder", "Events", "Labels", "Mean", "Outputs", "Quantiles", "Raw", "Threshold", "decoder_of",
+    "About", "Anomaly", "Ctc", "DecodeConfig", "Decoder", "Events", "Labels", "Mean", "Outputs", "Quantiles", "Raw", "Threshold", "decoder_of",
 ]  # fmt: skip
 
 

@@ -63,7 +63,7 @@ class Life:
         for key in list(engine.keys()):
             engine.drop(key)
         self.cluster, self.choose, self.letters = cluster, choose, list[tuple[str, int, str]]()
-        self.batch = Batch(engine, None, lambda answers: answers, policy, max_streams, 100, self)  # type: ignore[arg-type]
+        self.batch = Batch(engine, None, policy, max_streams, 100, self)  # type: ignore[arg-type]
         self.state, self.now = State(self.batch), 100.0
         self.replay_to: dict[str, int] = {}
         self.read: dict[str, int] = {}  # changelog offsets of what is followed or was restored

@@ -62,7 +62,7 @@ def test_a_literal_dollar(tmp_path: Path) -> None:
     [
         ("[sink]", "[sink]\npaht = 1", "pipeline.toml: [sink] unknown key 'paht'; expected one of: type, path, .*; did you mean 'path'?"),
         ("[delivery]", "[delivry]", "pipeline.toml: unknown key 'delivry'; expected one of: name, .*; did you mean 'delivery'?"),
-        ('type = "labels"', 'type = "label"', "[decode] type = 'label' is not known; this version knows: labels, raw; did you mean 'labels'?"),
+        ('type = "labels"', 'type = "label"', "[decode] type = 'label' is not known; this version knows: anomaly, ctc, labels, mean, quantiles, raw, threshold; did you mean 'labels'?"),
         ('"files"\npath = "in"', '"socket"\nport = 1', "[source] type = 'socket' is not known; this version knows: files, kafka, memory, stdin"),
         ('type = "files"\npath = "in"', 'path = "in"', "[source] has no key 'type'; add it; this version knows: files, kafka, memory, stdin"),
         ("100_000", "0", "[model] max_streams is 0: expected `int` >= 1"),

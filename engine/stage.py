@@ -74,6 +74,7 @@ class Stage:
         one = np.array([steps], np.int64)
         valid = np.array([seen % k], np.int64)
         self.backends.at(1).run(index, np.zeros(1, np.int64), one, valid, now, inputs, outputs)
+        self.section.frames[slot] = seen  # the buffered ones were counted as they came
         hidden = min(max(0, self.delay_rows - seen // k * m), steps * m)
         flat = [y.reshape(-1, *y.shape[2:]) if m > 1 else y for y in outputs]
         return [y[hidden : hidden + left] for y in flat]

@@ -21,7 +21,7 @@ class Labels(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """`label` and `confidence` of each output: the likeliest over the last axis, and its probability.
 
     output: which one, where the model has several. labels: in place of the artifact's. scores: what the output holds.
-    half_life: probabilities are averaged with weights that halve after so many outputs. min_duration: another label is taken
+    half_life: probabilities are averaged over the stream so far, with weights that halve after so many outputs. min_duration: another label is taken
     over when it has been the likeliest for so many outputs one after the other; the first one at once.
     top: how many `labels` and `confidences` are told beside the label, the likeliest first.
     emit: an event for each output, or only where the label is another one than before; then `begin` is the output (or
@@ -98,10 +98,11 @@ class SteadyLabels:
 
     def __init__(self, config: Labels, output: str, labels: list[str], place_s: float | None):
         self._config, self._output, self._labels, self._place_s = config, output, np.array(labels), place_s
-        self._decay = np.float32(0 if config.half_life is None else 0.5 ** (1 / config.half_life))
+        self._decay = 0.0 if config.half_life is None else 0.5 ** (1 / config.half_life)
         self.states = tuple(
             StateSpec(f"decode.{name}", f"decode.{name}", shape, dtype, initial)
             for name, shape, dtype, initial in (
+                ("weight", (), "float64", 0.0),
                 ("weights", (len(labels),), "float32", 0.0),
                 ("run_begin", (), "int64", 0.0),
                 ("run", (), "int64", 0.0),
@@ -140,34 +141,25 @@ class SteadyLabels:
 
 @njit(nogil=True)
 def steady_labels(
-    slots,
-    counts,
-    at,
-    decay,
-    min_duration,
-    averages,
-    run_begins,
-    runs,
-    labels,
-    likeliests,
-    weights,
-    label,
-    begin,
-    changed,
-):
+    slots, counts, at, decay, min_duration,
+    total, averages, run_begins, runs, labels, likeliests,
+    weights, label, begin, changed,
+):  # fmt: skip
     """weights (R, L): probabilities, averaged in place; label, begin, changed (R,): what is told of each output.
 
-    The rest are columns of the arena: averages (S, L), run_begins, runs, labels, likeliests (S,).
+    The middle ones are columns of the arena: total, run_begins, runs, labels, likeliests (S,), averages (S, L).
     """
     row = 0
     for i in range(slots.size):
         slot = slots[i]
         for _ in range(counts[i]):
+            total[slot] = decay * total[slot] + 1.0
+            share = 1.0 / total[slot]
             best, top = 0, np.float32(-1)
             for k in range(weights.shape[1]):
                 w = weights[row, k]
-                if labels[slot] >= 0:
-                    w = decay * averages[slot, k] + (np.float32(1) - decay) * w
+                if share < 1.0:
+                    w = np.float32((1.0 - share) * averages[slot, k] + share * w)
                 averages[slot, k] = w
                 weights[row, k] = w
                 if w > top:
@@ -185,7 +177,7 @@ def steady_labels(
             row += 1
 
 
-_I64, _I32, _F32 = types.int64, types.int32, types.float32
+_I64, _I32, _F32, _F64 = types.int64, types.int32, types.float32, types.float64
 
 
 def _column(kind: Any, rank: int = 1) -> types.Array:
@@ -197,7 +189,8 @@ def compiled() -> Any:
     """The loop, compiled once a process."""
     whole = _I64[::1]
     signature = (
-        whole, whole, whole, _F32, _I64, _column(_F32, 2), _column(_I64), _column(_I64), _column(_I32), _column(_I32),
+        whole, whole, whole, _F64, _I64,
+        _column(_F64), _column(_F32, 2), _column(_I64), _column(_I64), _column(_I32), _column(_I32),
         _F32[:, ::1], _I32[::1], whole, types.boolean[::1],
     )  # fmt: skip
     return load_static([steady_labels], {"steady_labels": [signature]})

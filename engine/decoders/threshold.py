@@ -1,5 +1,6 @@
 """`[decode] type = "threshold"`: where a value begins and ends to be high, or low: speech, alarms."""
 
+import math
 from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any
@@ -26,7 +27,7 @@ class Threshold(
     off: `on` where not given. below: it is on where the value is at `on` or below, and off above `off`.
     names: of the two events. `event`: the name; `begin`: the first output (or input frame, in a chain) of those that decided it,
     `begin_s` in seconds where the model's rate is known; `duration`: of the second event, from the first one's begin to its own, in
-    outputs (frames); `confidence`: the value's mean, of the first event over the outputs that decided it, of the second from the first one on.
+    outputs (frames); `confidence`: the value's mean, of the first event over the outputs that decided it, of the second over `duration`.
     A stream that ends while it is on has the second event at its end.
     """
 
@@ -43,6 +44,10 @@ class Threshold(
         """Raises ConfigError where the model has not what it needs."""
         output = chosen_output("threshold", about.spec, self.output)
         off = self.on if self.off is None else self.off
+        if math.isnan(self.on) or math.isnan(off):
+            raise ConfigError(
+                f"[decode] off = {off} and on = {self.on}: expected numbers that a value can be compared with"
+            )
         if (off > self.on) != self.below and off != self.on:
             raise ConfigError(
                 f"[decode] off = {off} and on = {self.on}: expected off {'at or above' if self.below else 'at or below'} on"
@@ -106,7 +111,9 @@ class OnAndOff:
         streams = np.flatnonzero(column["on"][slots] == 1)
         on = slots[streams]
         end = column["last"][on] + 1
-        mean = (column["sum"][on] / np.maximum(column["outputs"][on], 1)).astype(np.float32)
+        dips = column["run"][on]  # a last one that did not last belongs to what is on
+        total = column["sum"][on] + np.where(dips > 0, column["run_sum"][on], 0)
+        mean = (total / (column["outputs"][on] + dips)).astype(np.float32)
         values = self._told(np.ones(len(on), np.int8), end, end - column["begin"][on], mean)
         return Events(streams, np.full(len(on), -1), values)
 
@@ -157,7 +164,7 @@ def on_and_off(
                 ons[slot], runs[slot] = 1, 0
             elif turns and is_on and runs[slot] >= min_off:
                 what[row], begin[row], duration[row] = 1, run_begins[slot], run_begins[slot] - begins[slot]
-                confidence[row] = sums[slot] / max(outputs[slot], 1)
+                confidence[row] = sums[slot] / outputs[slot]
                 ons[slot], runs[slot] = 0, 0
             lasts[slot] = at[row]
             row += 1

@@ -14,20 +14,11 @@ from undertow.engine.decoders import Anomaly
 from undertow.engine.decoders.anomaly import ACCURACY, BINS, compiled
 from undertow.engine.errors import ConfigError
 
-from .decoded import in_pieces
+from .decoded import assert_same, echo, in_pieces
 from .naive_anomaly import NaiveHysteresis, score_range
-from .step_graph import StepGraph, gru_step, lookahead_step
+from .step_graph import gru_step, lookahead_step
 
 SHORT: dict[str, Any] = {"warm_up": 5, "half_life": 20.0, "quantile": 0.8, "min_off": 2, "on": 1.1, "off": 0.8}
-
-
-@cache
-def echo(size: int = 1) -> Artifact:
-    """Says what it gets."""
-    g = StepGraph()
-    x = g.input("x", (size,))
-    g.output("error", g.op("Identity", x), (size,))
-    return g.artifact()
 
 
 @cache
@@ -45,7 +36,7 @@ def errors(seed: int, count: int) -> np.ndarray:
 
 
 def scores(values: np.ndarray, **keys: Any) -> np.ndarray:
-    engine = Engine(echo(), backend="numba", decode=Anomaly(**keys))
+    engine = Engine(echo(1), backend="numba", decode=Anomaly(**keys))
     return engine.push("a", values[:, None]).values["score"]
 
 
@@ -92,8 +83,8 @@ def test_hysteresis_is_that_of_the_oracle(data: st.DataObject) -> None:
         "min_on": data.draw(st.integers(1, 4)), "min_off": data.draw(st.integers(1, 4)), "warm_up": data.draw(st.integers(1, 30)),
     }  # fmt: skip
     values = errors(data.draw(st.integers(0, 1000)), 200)
-    every = Engine(echo(), backend="numba", decode=Anomaly(**keys)).push("a", values[:, None])
-    engine = Engine(echo(), backend="numba", decode=Anomaly(**keys, emit="changes"))
+    every = Engine(echo(1), backend="numba", decode=Anomaly(**keys)).push("a", values[:, None])
+    engine = Engine(echo(1), backend="numba", decode=Anomaly(**keys, emit="changes"))
     changes = engine.push("a", values[:, None])
     oracle, expected = NaiveHysteresis(**keys), []
     for at, score in enumerate(every.values["score"].tolist()):
@@ -117,7 +108,7 @@ def test_chunks_and_batches_change_no_bit(backend: str, emit: str) -> None:
     expected = {key: [*alone.push(key, frames), *alone.close(key)] for key, frames in streams.items()}
     assert all(expected.values())
     for seed in range(6):
-        assert in_pieces(Engine(predictor(), backend=backend, decode=keys), streams, seed) == expected
+        assert_same(in_pieces(Engine(predictor(), backend=backend, decode=keys), streams, seed), expected)
 
 
 def test_errors_are_between_a_frame_and_the_output_before_it() -> None:
@@ -148,12 +139,12 @@ def decoded_alone(values: np.ndarray) -> np.ndarray:
     """Scores without an engine, which refuses frames that are not finite."""
     from undertow.engine.decoders import About, Outputs
 
-    decoder = Anomaly().decoder(About(echo().spec))
+    decoder = Anomaly().decoder(About(echo(1).spec))
     columns = {s.name: np.stack([s.initial_value()]) for s in decoder.states}
     one: Any = (
         np.zeros(1, np.int64),
         np.array([len(values)]),
-        {"error": values[:, None]},
+        {"y": values[:, None]},
         np.arange(len(values)),
         {},
         None,
@@ -164,18 +155,18 @@ def decoded_alone(values: np.ndarray) -> np.ndarray:
 def test_what_the_model_has_not_is_refused() -> None:
     """Each refusal names the key, what the model has, and what to do."""
     cases: list[tuple[Artifact, dict[str, Any], str]] = [
-        (echo(2), {}, r"output 'error' has shape \(2,\), expected one value.*of = 'prediction'"),
-        (echo(), {"output": "loss"}, r"output = 'loss' is not an output of the model, which has \['error'\]"),
-        (echo(), {"input": "x"}, "only of = 'prediction' compares with an input"),
-        (echo(), {"of": "prediction", "input": "y"}, r"input = 'y' is not an input of the model, which has \['x'\]"),
-        (echo(), {"on": 1.0, "off": 2.0}, "expected off at or below on"),
+        (echo(2), {}, r"output 'y' has shape \(2,\), expected one value.*of = 'prediction'"),
+        (echo(1), {"output": "loss"}, r"output = 'loss' is not an output of the model, which has \['y'\]"),
+        (echo(1), {"input": "x"}, "only of = 'prediction' compares with an input"),
+        (echo(1), {"of": "prediction", "input": "y"}, r"input = 'y' is not an input of the model, which has \['x'\]"),
+        (echo(1), {"on": 1.0, "off": 2.0}, "expected off at or below on"),
         (gru_step(3, 4, outputs=2), {"of": "prediction"}, "expected the same number of float32 values"),
         (
             lookahead_step(2),
             {"of": "prediction"},
             "with 1 frames a step and delay 2; each frame has to have its output at once",
         ),
-        (echo(), {"half_life": 0.5}, r"Expected `float` >= 1.0 - at `\$.half_life`"),
+        (echo(1), {"half_life": 0.5}, r"Expected `float` >= 1.0 - at `\$.half_life`"),
     ]
     for artifact, keys, said in cases:
         with pytest.raises(ConfigError, match=r"\[decode\].*" + said):

@@ -22,8 +22,9 @@ def run(decoder: Any, outputs: np.ndarray) -> list[Event]:
 
 def weighted_mean(values: Sequence[np.ndarray], half_life: float | None) -> np.ndarray:
     """The last one weighs 1; without a half-life all do."""
-    weights = [1.0 if half_life is None else 0.5 ** (age / half_life) for age in reversed(range(len(values)))]
-    return sum(w * np.asarray(v, np.float64) for w, v in zip(weights, values, strict=True)) / sum(weights)  # pyright: ignore[reportReturnType]
+    ages = np.arange(len(values))[::-1]
+    weights = np.ones(len(values)) if half_life is None else 0.5 ** (ages / half_life)
+    return np.tensordot(weights, np.asarray(values, np.float64), 1) / weights.sum()
 
 
 class NaiveLabels:

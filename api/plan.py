@@ -52,14 +52,14 @@ def _on_kafka(placed: PlacedPipeline) -> dict[str, Any]:
 
 def _plan(placed: PlacedPipeline, engine: "Engine", state: dict[str, Any]) -> dict[str, Any]:
     pipeline = placed.pipeline
-    dead = pipeline.dead_letters
+    dead, models = pipeline.dead_letters, [str(placed.path(path)) for path in pipeline.model.paths]
     return {
         "pipeline": pipeline.name,
-        "model": str(placed.path(pipeline.model.path)),
+        "model": models if len(models) > 1 else models[0],
         "fingerprint": engine.fingerprint.hex(),
         "backend": engine.backend,
         "max_streams": pipeline.model.max_streams,
-        "bytes_per_stream": engine.spec.state_bytes,
+        "bytes_per_stream": engine.state_bytes,
         "source": msgspec.to_builtins(pipeline.source, enc_hook=hidden),
         "policy": msgspec.to_builtins(pipeline.policy),
         "decode": msgspec.to_builtins(pipeline.decode),

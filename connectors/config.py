@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from ..engine.chain_config import Gate
 from ..engine.decoders import DecodeConfig, Raw
 from ..engine.errors import ConfigError
 from .addresses import host_and_port
@@ -25,14 +26,24 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """A table of the pipeline file."""
 
 
+class StageConfig(Table, frozen=True, kw_only=True):
+    """[[model.stages]] as in `Stage`; path is relative to the pipeline file."""
+
+    path: Text
+    name: Text | None = None
+    input: Text | dict[str, Text] = "frames"
+    gate: Gate | None = None
+
+
 class Model(Table, frozen=True, kw_only=True):
-    """[model] as in `Engine`; path is relative to the pipeline file.
+    """[model] as in `Engine`; path is relative to the pipeline file; in its place, stages: a chain.
 
     on_change: what it means that a changelog's rows are of a model with other states: the run is refused, those streams
     begin anew, or each steps its last `rewarm_frames` frames again.
     """
 
-    path: Text
+    path: Text | None = None
+    stages: Annotated[list[StageConfig], msgspec.Meta(min_length=1)] | None = None
     backend: Literal["auto", "numba", "ort"] = "auto"
     providers: list[str] | None = None
     max_streams: Count = 4096
@@ -40,6 +51,11 @@ class Model(Table, frozen=True, kw_only=True):
     max_frames: Count = 65_536
     on_change: Literal["refuse", "reset", "rewarm"] = "refuse"
     rewarm_frames: Count | None = None
+
+    @property
+    def paths(self) -> list[str]:
+        """Of the one model, or of each stage's."""
+        return [stage.path for stage in self.stages or ()] if self.path is None else [self.path]
 
 
 class Policy(Table, frozen=True, kw_only=True):
@@ -180,6 +196,11 @@ def check_pipeline(placed: PlacedPipeline) -> None:
         raise ConfigError(
             f"{where}: [dead_letters] is given and [policy] bad_record is 'stop', so nothing would go there; "
             'set bad_record = "dead-letter" or leave the table out'
+        )
+    if (pipeline.model.path is None) == (pipeline.model.stages is None):
+        got = "neither" if pipeline.model.path is None else "both"
+        raise ConfigError(
+            f"{where}: [model] has {got} of path and stages; give path, of one model, or [[model.stages]], of a chain"
         )
     if pipeline.model.providers and pipeline.model.backend == "numba":
         raise ConfigError(f"{where}: [model] providers are for ONNX Runtime, backend is 'numba'; use 'ort' or 'auto'")

@@ -4,12 +4,16 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ..engine import Engine
 from ..engine.artifact import Artifact, StepSpec, read_artifact
+from ..engine.building import Model, outside
+from ..engine.chain_config import Stage
+from ..engine.chain_reading import read_chain
 from ..engine.compiler import missing
 from ..engine.errors import ConfigError
 from .batch import Batch, slots
@@ -48,14 +52,15 @@ def open_parts(placed: PlacedPipeline, source: Source | None, sink: Sink | None)
 
     Raises ConfigError, ArtifactError, BackendError, ConnectorError.
     """
-    artifact = pipeline_artifact(placed)
+    model = pipeline_model(placed)
+    spec = outside(model, placed.pipeline.decode)
     with _in_file(placed):
-        given, codec = _source(placed, source, artifact.spec)
-        taken = _sink(placed, sink, artifact.spec)
+        given, codec = _source(placed, source, spec)
+        taken = _sink(placed, sink, spec)
     _check_guarantee(placed, given, taken)
     letters = placed.pipeline.dead_letters
     dead = DeadLetters(placed.path(letters.path)) if letters and letters.path else None
-    engine = _engine(placed, artifact, placed.pipeline.model.backend)
+    engine = _engine(placed, model, placed.pipeline.model.backend)
     return Parts(_batch(placed, engine, codec, dead), given, taken)
 
 
@@ -69,24 +74,24 @@ def open_kafka_parts(placed: PlacedPipeline, sink: Sink | None) -> "KafkaParts":
     from .kafka.outputs import SinkOutputs, TransactionalOutputs
     from .kafka.processor import KafkaParts
 
-    pipeline, artifact = placed.pipeline, pipeline_artifact(placed)
+    pipeline, model = placed.pipeline, pipeline_model(placed)
     source, config = pipeline.source, pipeline.sink
     assert isinstance(source, KafkaSourceConfig)
-    engine = _engine(placed, artifact, _steady_backend(placed, artifact))
+    engine = _engine(placed, model, _steady_backend(placed, model))
     with _in_file(placed):
         check_guarantee(pipeline)
         intake = open_intake(placed, engine)
         cluster = Cluster(pipeline, placed.folder, uuid.uuid4().hex[:12], engine.row_bytes)
         dead = DeadLetterTopic(cluster, pipeline.dead_letters.topic or "") if pipeline.dead_letters else None
         if isinstance(config, KafkaSinkConfig) and pipeline.delivery.guarantee == "exactly-once":
-            written = make_codec(config.codec, artifact.spec, Use(placed.folder, config.topic, writes=True))
+            written = make_codec(config.codec, engine.spec, Use(placed.folder, config.topic, writes=True))
             outputs: Outputs = TransactionalOutputs(cluster, config.topic, written)
         else:
-            outputs = SinkOutputs(_sink(placed, sink, artifact.spec))
+            outputs = SinkOutputs(_sink(placed, sink, engine.spec))
     return KafkaParts(
         cluster,
         _batch(placed, engine, None, dead),
-        lambda: fresh_batch(placed, artifact),
+        lambda: fresh_batch(placed, model),
         intake,
         outputs,
         dead,
@@ -105,15 +110,15 @@ def open_intake(placed: PlacedPipeline, engine: Engine) -> "Intake":
     return Intake(engine, codec, FrameClock(rate_hz, 0).frame_ns if rate_hz else 0)
 
 
-def fresh_stream(placed: PlacedPipeline, artifact: Artifact, encodes: bool) -> OneStream:
+def fresh_stream(placed: PlacedPipeline, model: Model, encodes: bool) -> OneStream:
     """A model of its own for one stream, under the pipeline's policies. encodes: as the sink's topic has it."""
     few = msgspec.structs.replace(placed.pipeline, model=msgspec.structs.replace(placed.pipeline.model, max_streams=2))
     alone, refusals = msgspec.structs.replace(placed, pipeline=few), Refusals()
-    engine, sink = _engine(alone, artifact, _steady_backend(alone, artifact)), few.sink
+    engine, sink = _engine(alone, model, _steady_backend(alone, model)), few.sink
     with _in_file(placed):
         codec = None
         if encodes and isinstance(sink, KafkaSinkConfig):
-            codec = make_codec(sink.codec, artifact.spec, Use(placed.folder, sink.topic, writes=True))
+            codec = make_codec(sink.codec, engine.spec, Use(placed.folder, sink.topic, writes=True))
     return OneStream(_batch(alone, engine, None, refusals), refusals, codec)
 
 
@@ -121,7 +126,7 @@ def open_states(placed: PlacedPipeline) -> States:
     """What the pipeline has stored of its streams. Raises ConfigError, ArtifactError, BackendError."""
     model = placed.pipeline.model
     engine = Engine(
-        pipeline_artifact(placed),
+        pipeline_model(placed),
         backend="ort",
         max_streams=2,
         max_frames=model.max_frames,
@@ -134,50 +139,64 @@ def open_states(placed: PlacedPipeline) -> States:
     return LocalStates(placed, engine)
 
 
-def fresh_batch(placed: PlacedPipeline, artifact: Artifact) -> Batch:
+def fresh_batch(placed: PlacedPipeline, model: Model) -> Batch:
     """Another batch for the model, without streams: none of them expires, and no record stops it."""
     policy = msgspec.structs.replace(placed.pipeline.policy, bad_record="dead-letter", idle_timeout_s=None)
-    engine = _engine(placed, artifact, _steady_backend(placed, artifact))
+    engine = _engine(placed, model, _steady_backend(placed, model))
     return _batch(placed, engine, None, None, policy)
 
 
-def pipeline_artifact(placed: PlacedPipeline) -> Artifact:
+def pipeline_model(placed: PlacedPipeline) -> Model:
     """Raises ConfigError, ArtifactError."""
-    path = placed.path(placed.pipeline.model.path)
-    if not path.is_file():
-        raise ConfigError(f"{placed.file}: [model] path: there is no file {path}")
-    return read_artifact(path)
-
-
-def _engine(placed: PlacedPipeline, artifact: Artifact, backend: str) -> Engine:
     model = placed.pipeline.model
+    if model.path is not None:
+        return read_artifact(_model_file(placed, "path", model.path))
+    with _in_file(placed):
+        return read_chain(
+            [
+                Stage(_model_file(placed, "stages.path", stage.path), stage.name, stage.input, stage.gate)
+                for stage in model.stages or ()
+            ]
+        )
+
+
+def _model_file(placed: PlacedPipeline, key: str, given: str) -> Path:
+    path = placed.path(given)
+    if not path.is_file():
+        raise ConfigError(f"{placed.file}: [model] {key}: there is no file {path}")
+    return path
+
+
+def _engine(placed: PlacedPipeline, model: Model, backend: str) -> Engine:
+    config = placed.pipeline.model
     standbys = placed.pipeline.store.standbys
     with _in_file(placed):
         return Engine(
-            rated(placed, artifact),
+            rated(placed, model),
             backend=backend,
-            providers=model.providers,
-            max_streams=slots(model.max_streams, standbys),
-            threads=model.threads,
-            max_frames=model.max_frames,
+            providers=config.providers,
+            max_streams=slots(config.max_streams, standbys),
+            threads=config.threads,
+            max_frames=config.max_frames,
             decode=placed.pipeline.decode,
         )
 
 
-def rated(placed: PlacedPipeline, artifact: Artifact) -> Artifact:
-    """The model with the rate of its frames as the source says it, where the artifact does not."""
+def rated(placed: PlacedPipeline, model: Model) -> Model:
+    """The model with the rate of its frames as the source says it, where the model does not."""
     rate_hz = getattr(placed.pipeline.source, "sample_rate_hz", None)
-    if artifact.spec.sample_rate_hz is not None or rate_hz is None:
-        return artifact
-    return replace(artifact, spec=msgspec.structs.replace(artifact.spec, sample_rate_hz=rate_hz))
+    if model.spec.sample_rate_hz is not None or rate_hz is None:
+        return model
+    return replace(model, spec=msgspec.structs.replace(model.spec, sample_rate_hz=rate_hz))
 
 
-def _steady_backend(placed: PlacedPipeline, artifact: Artifact) -> str:
+def _steady_backend(placed: PlacedPipeline, model: Model) -> str:
     """One backend whatever the batch, so that a replay gives what the first run gave: the compiled one where it can run the model."""
-    model = placed.pipeline.model
-    if model.backend != "auto":
-        return model.backend
-    return "ort" if model.providers or artifact.spec.sequence or missing(artifact) else "numba"
+    config = placed.pipeline.model
+    if config.backend != "auto":
+        return config.backend
+    artifacts = [model] if isinstance(model, Artifact) else [link.artifact for link in model.links]
+    return "ort" if config.providers or any(a.spec.sequence or missing(a) for a in artifacts) else "numba"
 
 
 def _batch(

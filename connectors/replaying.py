@@ -8,7 +8,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from ..engine.artifact import Artifact, StepSpec, read_artifact
+from ..engine.artifact import StepSpec, read_artifact
+from ..engine.building import outside
 from ..engine.errors import ConfigError
 from .config import PlacedPipeline
 from .differences import Compared, Shadow, compared, shadow
@@ -16,7 +17,7 @@ from .files_config import FilesSourceConfig
 from .files_source import FilesSource
 from .kafka.config import KafkaSinkConfig, KafkaSourceConfig
 from .one_stream import OneStream, Request, Stretch, check_snapshot, narrowed
-from .opening import fresh_stream, open_intake, pipeline_artifact
+from .opening import fresh_stream, open_intake, pipeline_model
 from .output_lines import stream_text
 from .records import Record
 
@@ -47,9 +48,9 @@ def replay(
     """
     check_snapshot(request.snapshot, request.begin)
     _check_compare(placed, compare)
-    artifacts = [pipeline_artifact(placed), *([read_artifact(model)] if model else [])]
-    _check_inputs(artifacts)
-    streams = [fresh_stream(placed, artifact, compare and not i) for i, artifact in enumerate(artifacts)]
+    models = [pipeline_model(placed), *([read_artifact(model)] if model else [])]
+    _check_inputs([outside(each, placed.pipeline.decode) for each in models])
+    streams = [fresh_stream(placed, each, compare and not i) for i, each in enumerate(models)]
     watched = placed.pipeline.policy.idle_timeout_s is not None
     if isinstance(placed.pipeline.source, KafkaSourceConfig):
         from .kafka.clients import run
@@ -78,8 +79,8 @@ def _check_compare(placed: PlacedPipeline, compare: bool) -> None:
         )
 
 
-def _check_inputs(artifacts: Sequence[Artifact]) -> None:
-    first, *others = ([(t.name, t.shape, t.dtype) for t in a.spec.inputs] for a in artifacts)
+def _check_inputs(specs: Sequence[StepSpec]) -> None:
+    first, *others = ([(t.name, t.shape, t.dtype) for t in spec.inputs] for spec in specs)
     for other in others:
         if other != first:
             raise ConfigError(

@@ -10,21 +10,14 @@ from ..engine import Engine
 from ..engine.decoders import Events
 from ..engine.decoders.decoder import no_events
 from ..engine.errors import UndertowError
+from ..engine.given import Given
+from ..engine.index import Key
 from .columns import NO_TIME, Answers, Columns
 from .event_answers import DROPPED, event_answers
 from .ledger import STEP, Close, Ledger, Taken
 from .numbering import Piece
 
 RECENT_BATCHES = 16_384  # that step latencies are taken over
-
-
-@dataclass(frozen=True, slots=True)
-class Pushed:
-    """Each output's rows end to end, how many of them each step, or each end, has, and a decoder's events, which name those rows."""
-
-    outputs: list[np.ndarray]
-    rows: np.ndarray
-    events: Events | None
 
 
 @dataclass(slots=True)
@@ -47,67 +40,82 @@ class Stepper:
     def step(self, columns: Columns, taken: Taken, replayed: np.ndarray) -> Stepped:
         """The answers in the records' order: those of a record together, what ends before its steps and its own tail after them."""
         begin = time.perf_counter()
-        pushed = self._push(taken)
+        pushed = self._push(columns, taken)
         tails = self._close(taken.closes)
-        rows = pushed.rows
+        rows = self._rows(taken)
         if len(rows) or taken.closes:
             self.seconds.append(time.perf_counter() - begin)
-        lost = self._quarantine(taken, pushed.outputs, rows) if self._quarantines else {}
+        lost = self._quarantine(taken, pushed, rows) if self._quarantines else {}
         self.ledger.streams.settle()
         if taken.closes or lost or taken.pieces or replayed.any():
             return Stepped(self._gathered(columns, taken, replayed, pushed, tails, lost), lost)
         s = taken.steps
         keys = columns.keys if len(s.record) == len(columns) else [columns.keys[i] for i in s.record.tolist()]
         none = np.zeros(len(rows), np.bool_)
-        values = dict(zip(self._outputs, pushed.outputs, strict=True))
-        frame_ns = columns.frame_ns[s.record]
-        answers = Answers(columns, s.record, keys, s.first, rows, s.time_ns, frame_ns, none, values)
+        answers = Answers(
+            columns,
+            s.record,
+            keys,
+            s.first,
+            rows,
+            s.time_ns,
+            columns.frame_ns[s.record],
+            none,
+            self._named(pushed.outputs),
+        )
         if pushed.events is not None:
             answers = event_answers(answers, pushed.events, pushed.events.rows, self.engine.spec)
         return Stepped(answers, lost)
 
     # ---------------------------------------------------------------------------------------------- inside
 
-    def _push(self, taken: Taken) -> Pushed:
-        """Each output's rows of all steps in their order, how many each step has, and what a decoder makes of them."""
+    def _named(self, outputs: list[np.ndarray]) -> dict[str, np.ndarray]:
+        """None where events take their place."""
+        return {} if self.engine.decodes else dict(zip(self._outputs, outputs, strict=True))
+
+    def _rows(self, taken: Taken) -> np.ndarray:
+        """How many outputs each step has."""
         s, numbering = taken.steps, self.ledger.numbering
-        rows = numbering.ready_many(s.first + s.count) - numbering.ready_many(s.first)
+        return numbering.ready_many(s.first + s.count) - numbering.ready_many(s.first)
+
+    def _push(self, columns: Columns, taken: Taken) -> Given:
+        """What all steps give, in their order; its rows are those of the steps."""
+        s, rows = taken.steps, self._rows(taken)
         order = np.argsort(s.row, kind="stable")
         streams, heads = np.unique(s.row[order], return_index=True)
         if not len(streams):
-            none = [np.zeros((0, *t.shape), t.dtype) for t in self.engine.spec.outputs]
-            return Pushed(none, rows, None)
+            return self._nothing()
         if len(streams) == len(s.row):  # each stream once: in the records' order
-            frames = _rows_of(taken.frames, s.start, s.count)
-            outputs, _, events = self.engine.push_rows(s.row.tolist(), s.count, frames)
+            frames, names = _rows_of(taken.frames, s.start, s.count), self._names(columns, s.record)
+            given = self.engine.push_rows(s.row.tolist(), s.count, frames, names)
         else:
-            counts = np.add.reduceat(s.count[order], heads)
+            counts, names = np.add.reduceat(s.count[order], heads), self._names(columns, s.record[order[heads]])
             frames = _rows_of(taken.frames, s.start[order], s.count[order])
-            outputs, _, events = self.engine.push_rows(streams.tolist(), counts, frames)
-            back = _places(_starts(rows[order])[np.argsort(order)], rows)
-            outputs = [y[back] for y in outputs]
-            if events is not None:
-                forth = np.empty_like(back)
-                forth[back] = np.arange(len(back))
-                events = events.chosen(np.argsort(forth[events.rows], kind="stable"))
-                events.rows = forth[events.rows]
-        if len(outputs[0]) != rows.sum():
-            raise UndertowError(f"the engine gave {len(outputs[0])} outputs where {rows.sum()} are due")
-        return Pushed(outputs, rows, events)
+            given = _back(self.engine.push_rows(streams.tolist(), counts, frames, names), order, rows)
+        if given.rows.sum() != rows.sum():
+            raise UndertowError(f"the engine gave {given.rows.sum()} outputs where {rows.sum()} are due")
+        return given
 
-    def _close(self, closes: list[Close]) -> Pushed:
+    def _close(self, closes: list[Close]) -> Given:
         """`_push` of the tails of the streams that end."""
-        return Pushed(*self.engine.close_rows([c.row for c in closes]))
+        if not closes:
+            return self._nothing()
+        return self.engine.close_rows([c.row for c in closes], [c.name[1] for c in closes])
 
-    def _quarantine(self, taken: Taken, outputs: list[np.ndarray], rows: np.ndarray) -> dict[int, str]:
+    def _nothing(self) -> Given:
+        return Given([np.zeros((0, *t.shape), t.dtype) for t in self.engine.spec.outputs], np.zeros(0, np.int64))
+
+    def _names(self, columns: Columns, records: np.ndarray) -> list[Key] | None:
+        """What the streams of these records are called, where that decides what the engine gives."""
+        return [columns.keys[i] for i in records.tolist()] if self.engine.seeded else None
+
+    def _quarantine(self, taken: Taken, pushed: Given, rows: np.ndarray) -> dict[int, str]:
         """Puts aside the streams whose outputs are not finite; of their records from there on, why they have no answers."""
-        bad = np.zeros(len(rows), np.bool_)
-        for y in outputs:
-            if y.dtype.kind == "f" and not np.isfinite(y).all():
-                wrong = ~np.isfinite(y).reshape(len(y), -1).all(1)
-                bad |= np.add.reduceat(np.append(wrong, False), np.minimum(_starts(rows), len(y))).astype(bool) & (
-                    rows > 0
-                )
+        wrong, bad = pushed.broken(), np.zeros(len(rows), np.bool_)
+        if wrong.any():
+            bad = np.add.reduceat(np.append(wrong, False), np.minimum(_starts(rows), len(wrong))).astype(bool) & (
+                rows > 0
+            )
         streams = self.ledger.streams
         since = streams.quarantined | {c.row: c.quarantined for c in taken.closes if c.quarantined is not None}
         if not bad.any() and not since:
@@ -136,16 +144,15 @@ class Stepper:
         columns: Columns,
         taken: Taken,
         replayed: np.ndarray,
-        pushed: Pushed,
-        tails: Pushed,
+        pushed: Given,
+        tails: Given,
         lost: dict[int, str],
     ) -> Answers:
         """One answer for each piece of what a step or a tail gives; a stream that ends has a last one that says so, be it empty."""
         s, told = taken.steps, []
-        starts = _starts(pushed.rows).tolist()
-        for i, (record, first, n) in enumerate(
-            zip(s.record.tolist(), s.first.tolist(), pushed.rows.tolist(), strict=True)
-        ):
+        rows = self._rows(taken)
+        starts = _starts(rows).tolist()
+        for i, (record, first, n) in enumerate(zip(s.record.tolist(), s.first.tolist(), rows.tolist(), strict=True)):
             if replayed[record] or record in lost:
                 continue
             at, gap, place = int(s.time_ns[i]), int(columns.frame_ns[record]), starts[i]
@@ -153,12 +160,16 @@ class Stepper:
             for piece in pieces:
                 told.append((record, STEP, columns.keys[record], piece, None, place))
                 place += piece.rows
-        begins = (len(pushed.outputs[0]) + _starts(tails.rows)).tolist()
+        begins = (int(rows.sum()) + _starts(tails.rows)).tolist()
         for i, (close, place) in enumerate(zip(taken.closes, begins, strict=True)):
             if not replayed[close.record]:
                 told += self._ended(close, i, place)
         told.sort(key=lambda t: t[:2])
-        parts = [np.concatenate(p) for p in zip(pushed.outputs, tails.outputs, strict=True)]
+        parts = (
+            [np.concatenate(p) for p in zip(pushed.outputs, tails.outputs, strict=True)]
+            if not self.engine.decodes
+            else []
+        )
         answers, where = self._answers(columns, told, parts)
         if self.engine.decodes:
             last = [None if t[4] is None or taken.closes[t[4]].quarantined else t[4] for t in told]
@@ -166,11 +177,11 @@ class Stepper:
         return answers
 
     def _decoded(
-        self, answers: Answers, where: np.ndarray, closing: list[int | None], pushed: Pushed, tails: Pushed
+        self, answers: Answers, where: np.ndarray, closing: list[int | None], pushed: Given, tails: Given
     ) -> Answers:
         """where: of each output of the answers its place among those of steps and tails. closing: which end each answer is the last of."""
-        steps = len(pushed.outputs[0])
-        forth = np.full(steps + len(tails.outputs[0]), DROPPED, np.int64)
+        steps = int(pushed.rows.sum())
+        forth = np.full(steps + int(tails.rows.sum()), DROPPED, np.int64)
         forth[where] = np.arange(len(where))
         ends = np.full(len(tails.rows), DROPPED, np.int64)
         for place, close in enumerate(closing):
@@ -213,9 +224,22 @@ class Stepper:
             np.array([NO_TIME if p.time_ns is None else p.time_ns for p in pieces], np.int64),
             np.array([p.frame_ns for p in pieces], np.int64),
             np.array([t[4] is not None for t in told], np.bool_),
-            {name: y[where] for name, y in zip(self._outputs, values, strict=True)},
+            self._named([y[where] for y in values]),
         )
         return answers, where
+
+
+def _back(given: Given, order: np.ndarray, rows: np.ndarray) -> Given:
+    """What was given in the order of the streams, in that of the steps. rows: outputs of each step."""
+    back = _places(_starts(rows[order])[np.argsort(order)], rows)
+    outputs = [y[back] for y in given.outputs]
+    events, marks = given.events, given.marks if given.marks is None else given.marks[back]
+    if events is not None:
+        forth = np.empty_like(back)
+        forth[back] = np.arange(len(back))
+        events = events.chosen(np.argsort(forth[events.rows], kind="stable"))
+        events.rows = forth[events.rows]
+    return Given(outputs, rows, events, marks)
 
 
 def _starts(counts: np.ndarray) -> np.ndarray:

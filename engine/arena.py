@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from .artifact import StateSpec, StepSpec
+from .artifact import StateSpec, StepSpec, TensorSpec
 from .errors import ArenaFullError, StreamError, UnknownStreamError
 from .index import Key, KeyIndex
 from .layout import Layout, digest
@@ -48,9 +48,11 @@ class Arena:
         kept: Sequence[Sequence[StateSpec]] = (),
         spare: int = 0,
         names: Sequence[str] = (),
+        collects: Sequence[TensorSpec] = (),
     ):
-        """names: of the stages, where there are several."""
+        """names: of the stages, where there are several. collects: the inputs whose frames wait beside the arena for their streams' ends."""
         layouts = [Layout.of(spec) for spec in specs] + [Layout.of_states(states) for states in kept]
+        self.collects = tuple(collects)
         self.max_streams, self.slots = max_streams, max_streams + spare
         self.row_bytes = sum(layout.row_bytes for layout in layouts)
         self._memory = mmap.mmap(-1, max(1, self.slots * self.row_bytes), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -92,7 +94,9 @@ class Arena:
     @property
     def digest(self) -> bytes:
         """8 bytes that are the same for arenas whose rows mean the same."""
-        return digest([s.spec for s in self.stages], [s for k in self.kept for s in k.states], self.row_bytes)
+        return digest(
+            [s.spec for s in self.stages], [s for k in self.kept for s in k.states], self.row_bytes, self.collects
+        )
 
     def follow(self, follower: Follower) -> None:
         """From now on steps change the follower's states, and rows are read and written through `read` and `write`."""
@@ -109,10 +113,14 @@ class Arena:
             for slot in slots.tolist():
                 follower.wrote(slot)
 
-    def read(self, slots: np.ndarray) -> np.ndarray:
-        """Copies of rows, uint8 (n, row_bytes)."""
+    def pull(self, slots: np.ndarray) -> None:
+        """Brings the rows of these slots up to date, where states are kept elsewhere."""
         for follower in self._followers:
             follower.pull(slots)
+
+    def read(self, slots: np.ndarray) -> np.ndarray:
+        """Copies of rows, uint8 (n, row_bytes)."""
+        self.pull(slots)
         return self.rows[slots]
 
     def write(self, slot: int, row: np.ndarray) -> None:
@@ -187,8 +195,7 @@ class Arena:
 
     def state(self, slot: int) -> dict[str, np.ndarray]:
         """Copies of a stream's states by name."""
-        for follower in self._followers:
-            follower.pull(np.array([slot], np.int64))
+        self.pull(np.array([slot], np.int64))
         return {name: section.column(state.name)[slot].copy() for name, section, state in self.states}
 
 

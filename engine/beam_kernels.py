@@ -140,7 +140,7 @@ def extend(active, rows, live, logits, scores, stops, step, barred, last, alpha,
 def fork(arena, stride, moves):
     """Rows of the arena onto others: moves (M, 3)."""
     for m in range(len(moves)):
-        copy_bytes(arena + moves[m, 1] * stride, arena + moves[m, 0] * stride, stride)
+        copy_bytes(arena + moves[m, 1] * stride, arena + moves[m, 0] * stride, stride)  # pyright: ignore[reportCallIssue]
 
 
 @njit(nogil=True)

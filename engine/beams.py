@@ -11,6 +11,7 @@ from .generation import Feed, Generator
 from .generation_call import MOST_BEAMS, Call, Generation, Seed
 from .index import Key
 from .layout import Layout
+from .stage import one_each
 from .token_rows import BROKEN
 
 _MOST_SLOTS, _MOST_BYTES = 2048, 2**26
@@ -118,7 +119,7 @@ class Search:
 
     def _run(self, slots: np.ndarray, tokens: np.ndarray, logits: np.ndarray) -> np.ndarray:
         """The logits after a token of each row."""
-        ones, given = self.stage.ones(len(slots)), tokens.astype(self.stage.spec.inputs[0].dtype)
+        ones, given = one_each(len(slots)), tokens.astype(self.stage.spec.inputs[0].dtype)
         self.stage.backends.at(len(slots)).run(
             np.ascontiguousarray(slots), np.arange(len(slots)), ones, ones, self.now, [given], [logits]
         )

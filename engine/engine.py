@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .arena import Arena, Key
-from .artifact import Artifact, StepSpec, read_artifact
-from .backends import Backends, choose_backends
-from .beams import beam_search, beam_slots
-from .collected import Collected
-from .decoders import About, DecodeConfig, Events, Outputs, decoder_of
-from .decoders.decoder import joined
+from .arena import Key
+from .artifact import Artifact, read_artifact
+from .beams import beam_search
+from .building import Model, Options, build
+from .chain_config import Stage
+from .chain_reading import Linked, read_chain
+from .decoders import DecodeConfig, Generate, decode_config
 from .errors import (
     ArenaFullError,
     BackendError,
@@ -31,18 +31,14 @@ from .errors import (
 )
 from .generation import Generator
 from .generation_call import Call, Generation, Seed, Stop, stops_of
+from .given import Given
 from .kernels import KNOWN, NO_KEY, TWICE
-from .limits import index_limits
 from .snapshot import check_rows, collected_frames, read_checkpoint, snapshot, unpack_snapshot, write_checkpoint
-from .stage import Stage
+from .stage import one_each
 from .stream import Stream
-from .token_rows import token_states
-from .voices import Voices, voices_of
 
 if TYPE_CHECKING:
     from .ort_session import Provider
-    from .reading import Reader
-    from .sequences import Sequences
 
 Arrays = Any  # one array, or a dict of arrays by name where the model has several inputs or outputs
 
@@ -50,7 +46,7 @@ Arrays = Any  # one array, or a dict of arrays by name where the model has sever
 class Engine:
     """Steps many live streams of one model and keeps their state.
 
-    model: path of a step artifact, or an `Artifact`.
+    model: path of a step artifact, an `Artifact`, or a chain of `Stage`s.
     backend: "numba" (compiled), "ort" (ONNX Runtime) or "auto" (measures both at load, takes the faster at each batch size).
     providers: ONNX Runtime execution providers, names or `(name, options)`, for "ort" and "auto"; one that is absent is an error.
         With "ort" and CUDA first, states of all max_streams stay in the device's memory and frames alone go there. With "auto",
@@ -64,12 +60,13 @@ class Engine:
     max_frames: of a model of whole sequences, how many frames are collected of a stream until it ends; more are a FrameError
         of that stream alone.
 
+    decodes: answers are events. seeded: they depend on the streams' names, too.
     All methods may be called from several threads. Raises ArtifactError, BackendError, ConfigError.
     """
 
     def __init__(
         self,
-        model: str | PathLike[str] | Artifact,
+        model: str | PathLike[str] | Model | Sequence[Stage],
         *,
         backend: str = "auto",
         providers: Sequence["Provider"] | None = None,
@@ -88,47 +85,33 @@ class Engine:
                 raise ValueError(f"{name} is {value!r}, expected a whole number of at least 1")
         if idle_timeout_s is not None and not idle_timeout_s > 0:
             raise ValueError(f"idle_timeout_s is {idle_timeout_s!r}, expected a positive number of seconds or None")
-        self.artifact = model if isinstance(model, Artifact) else read_artifact(model)
-        self.spec, self.fingerprint = self.artifact.spec, self.artifact.fingerprint
-        self._decoder = decoder_of(decode, About(self.spec, _place_s(self.spec)))
-        kept, spare = ([self._decoder.states], self._decoder.spare) if self._decoder else ([], 0)
-        voices = voices_of(self.spec, index_limits(self.artifact))
-        if isinstance(voices, Voices):
-            kept, spare = [*kept, token_states(len(voices))], max(spare, beam_slots(self.spec))
-        self._arena = Arena([self.spec], max_streams, kept, spare)
-        self._columns = self._arena.kept[0].columns() if self._decoder else {}
-        self._sequences: Sequences | None = None
-        self._collected: Collected | None = None
-        if self.spec.sequence:
-            self._sequences = self._whole_sequences(backend, threads, providers, max_batch, max_frames)
-            self._collected = self._sequences.frames
-            backends = Backends.elsewhere(self._sequences.backend.name, self._sequences.backend.limits)
+        options = Options(backend, providers, max_streams, threads, max_batch, max_frames)
+        if isinstance(model, Artifact | Linked):
+            self.artifact: Model = model
         else:
-            section = self._arena.stages[0]
-            backends = choose_backends(self.artifact, section, backend, providers, threads, max_batch)
-        self._stage = Stage(self.artifact, self._arena.stages[0], backends)
-        self._intake, self._backends = self._stage.intake, backends
-        self._reader = self._encoder(threads, providers, max_batch) if self.spec.encoder else None
-        self._voices = voices
-        self._generator = Generator(self._stage, self._arena.kept[-1], voices) if isinstance(voices, Voices) else None
+            self.artifact = read_artifact(model) if isinstance(model, str | PathLike) else read_chain(model)
+        config = decode_config(decode)
+        self._built = build(self.artifact, config, options)
+        self._arena, self._executor = self._built.arena, self._built.executor
+        self._reader, self._generator = self._built.reader, self._built.generator
+        self._intake, self._collected = self._executor.intake, self._executor.collected
+        self.spec, self.fingerprint = self._executor.spec, self.artifact.fingerprint
+        self.decodes, self.seeded = (
+            config is not None or isinstance(self.artifact, Linked),
+            isinstance(config, Generate),
+        )
         self._lock = threading.RLock()
         self._clock, self._on_expire = clock, on_expire
         self._idle_ns = None if idle_timeout_s is None else int(idle_timeout_s * 1e9)
         self._next_sweep, self._expiring = 0, False
         self._ready = np.ones(0, np.bool_)
-        self._at_once = (self.spec.delay, self.spec.frames_per_step, self.spec.outputs_per_step) == (0, 1, 1)
 
     # ---------------------------------------------------------------------------------------------- what is there
 
     @property
     def backend(self) -> str:
         """The backend in use: "numba", "ort", or both with the batch size from which each is used."""
-        return self._backends.name
-
-    @property
-    def decodes(self) -> bool:
-        """A decoder makes events of the outputs."""
-        return self._decoder is not None
+        return self._executor.backend
 
     def __len__(self) -> int:
         return len(self._arena.index)
@@ -144,7 +127,7 @@ class Engine:
     def frames(self, key: Key) -> int:
         """How many frames the stream has seen. Raises UnknownStreamError."""
         with self._lock:
-            return int(self._arena.frames[self._arena.slot(key)])
+            return int(self._executor.seen(np.array([self._arena.slot(key)], np.int64))[0])
 
     # ---------------------------------------------------------------------------------------------- stepping
 
@@ -164,21 +147,20 @@ class Engine:
             errors: dict[Key, UndertowError] = {}
             if not self._intake.fit(inputs):
                 errors = self._intake.bad_rows(inputs, given)
-            if self._collected is not None or self._reader is not None:
-                errors = self._too_many(given, slots, self._stage.ones(len(given))) | errors
+            errors = self._executor.refusals(given, slots, one_each(len(given))) | errors
             if found != KNOWN or errors:
                 self._settle(given, slots, found, now, errors)
             if errors:
                 inputs = [x[slots >= 0] for x in inputs]
             live = slots[slots >= 0] if errors else slots
-            outputs, counts = self._advance(live, self._stage.ones(len(inputs[0])), inputs, now)
-            if self._decoder is None:
-                outputs, ready = self._in_place(outputs, counts, slots)
+            names = [key for key in given if key not in errors] if errors else given
+            made = self._executor.advance(live, one_each(len(live)), inputs, now, names)
+            if made.events is None:
+                outputs, ready = self._in_place(made.outputs, made.rows, slots)
                 result = (self._intake.named_outputs(outputs), ready)
             else:
-                events = self._decoded(live, counts, outputs, inputs)
-                events.streams = np.flatnonzero(slots >= 0)[events.streams]
-                result = (events, np.isin(np.arange(len(slots)), events.streams))
+                made.events.streams = np.flatnonzero(slots >= 0)[made.events.streams]
+                result = (made.events, np.isin(np.arange(len(slots)), made.events.streams))
         if errors:
             raise BatchError(errors, result)
         return result
@@ -202,7 +184,7 @@ class Engine:
             if errors:
                 keys = [k for k in keys if k not in errors]
             slots, found = self._arena.index.find(keys)
-            more = self._too_many(keys, slots, [len(a) for a in arrays[0]])
+            more = self._executor.refusals(keys, slots, np.fromiter(map(len, arrays[0]), np.int64, len(keys)))
             if found != KNOWN or more:
                 self._settle(keys, slots, found, now, more)
             if more:
@@ -213,44 +195,40 @@ class Engine:
                 keys, slots = [k for k, keep in zip(keys, good, strict=True) if keep], slots[good]
             counts = np.fromiter(map(len, arrays[0]), np.int64, len(keys))
             inputs = inputs or [self._intake.joined(i, column) for i, column in enumerate(arrays)]
-            outputs, rows = self._advance(slots, counts, inputs, now)
-            if self._decoder is None:
-                result = self._parts(keys, outputs, rows)
-            else:
-                events = self._decoded(slots, rows, outputs, inputs)
-                result = {key: events.of(i) for i, key in enumerate(keys)}
+            result = self._parts(keys, self._executor.advance(slots, counts, inputs, now, keys))
         if errors:
             raise BatchError(errors, result)
         return result
 
-    def _parts(self, keys: list[Key], outputs: list[np.ndarray], rows: np.ndarray) -> dict[Key, Arrays]:
-        """Outputs that lie end to end as each stream's."""
-        ends = np.cumsum(rows)
-        cuts = list(map(slice, (ends - rows).tolist(), ends.tolist()))
-        parts = [map(y.__getitem__, cuts) for y in outputs]
+    def _parts(self, keys: list[Key], made: Given) -> dict[Key, Arrays]:
+        """Each stream's outputs, or events."""
+        if made.events is not None:
+            return {key: made.events.of(i) for i, key in enumerate(keys)}
+        ends = np.cumsum(made.rows)
+        cuts = list(map(slice, (ends - made.rows).tolist(), ends.tolist()))
+        parts = [map(y.__getitem__, cuts) for y in made.outputs]
         if len(parts) == 1:
             return dict(zip(keys, parts[0], strict=True))
         return {k: self._intake.named_outputs(list(p)) for k, *p in zip(keys, *parts, strict=True)}
 
     def push_rows(
-        self, keys: list[Key], counts: np.ndarray, frames: list[np.ndarray]
-    ) -> tuple[list[np.ndarray], np.ndarray, Events | None]:
-        """`push_many` of frames that lie end to end and that `refusals` has passed: the ready rows of each output, in
-        the order of the keys, how many each stream has, int64 (B,), and what a decoder makes of them.
+        self, keys: list[Key], counts: np.ndarray, frames: list[np.ndarray], names: Sequence[Key] | None = None
+    ) -> Given:
+        """`push_many` of frames that lie end to end and that `refusals` has passed, its answers end to end in the order of the keys.
 
-        keys: B distinct ones. counts: frames of each, int64 (B,). frames: of each input `(counts.sum(), *frame)`.
+        keys: B distinct ones. counts: frames of each, int64 (B,). frames: of each input `(counts.sum(), *frame)`. names: what random
+        numbers follow from in place of the keys.
         Raises BatchError where a stream finds no room, or a model of whole sequences has too many frames; nothing is stepped then.
         """
         with self._lock:
             now = self._tick()
             slots, found = self._arena.index.find(keys)
-            errors = self._too_many(keys, slots, counts)
+            errors = self._executor.refusals(keys, slots, counts)
             if found != KNOWN or errors:
                 self._settle(keys, slots, found, now, errors)
             if errors:
                 raise BatchError(errors, {})
-            outputs, rows = self._advance(slots, np.ascontiguousarray(counts), frames, now)
-            return outputs, rows, self._decoded(slots, rows, outputs, frames) if self._decoder else None
+            return self._executor.advance(slots, np.ascontiguousarray(counts), frames, now, names or keys)
 
     def refusals(self, keys: Sequence[Key], counts: np.ndarray, frames: list[np.ndarray]) -> dict[int, FrameError]:
         """Which of B chunks that lie end to end may not be stepped, by their place: values that are not finite, an index
@@ -297,7 +275,7 @@ class Engine:
             self._settle(keys, slots, found, now, errors)
             keys, new, slots = [k for k in keys if k not in errors], new[slots >= 0], slots[slots >= 0]
             counts, failed = self._reader.fill(
-                [good[k] for k in keys], slots, self._arena.reset, self._stage.section.column
+                [good[k] for k in keys], slots, self._arena.reset, self._arena.stages[0].column
             )
             self._arena.last_active[slots] = now
             for i, error in failed.items():
@@ -332,31 +310,28 @@ class Engine:
                     slots[key] = self._arena.slot(key)
                 except UnknownStreamError as error:
                     errors[key] = error
-            rows, failed = self._tails(slots)
-            events = self._ended(slots, rows)
-            if events is None:
-                tails = {key: self._intake.named_outputs(r) for key, r in rows.items()}
-            else:
-                tails = {key: events.of(i) for i, key in enumerate(rows)}
-            for key in rows:
+            names = list(slots)
+            made, failed = self._executor.end(np.fromiter(slots.values(), np.int64, len(slots)), self._clock(), names)
+            tails = self._parts(names, made)
+            for i, error in failed.items():
+                errors[names[i]] = error
+                del tails[names[i]]
+            for key in tails:
                 self._release(key)
-        if errors or failed:
-            raise BatchError(errors | failed, tails)
+        if errors:
+            raise BatchError(errors, tails)
         return tails
 
-    def close_rows(self, keys: Sequence[Key]) -> tuple[list[np.ndarray], np.ndarray, Events | None]:
+    def close_rows(self, keys: Sequence[Key], names: Sequence[Key] | None = None) -> Given:
         """`close_many` as `push_rows` gives it: the tails end to end. Raises BatchError; nothing changes then."""
         with self._lock:
-            slots = {key: self._arena.slot(key) for key in keys}
-            rows, failed = self._tails(slots)
+            slots = np.array([self._arena.slot(key) for key in keys], np.int64)
+            made, failed = self._executor.end(slots, self._clock(), names or keys)
             if failed:
-                raise BatchError(failed, {})
-            events = self._ended(slots, rows)
-            for key in rows:
+                raise BatchError({keys[i]: error for i, error in failed.items()}, {})
+            for key in keys:
                 self._release(key)
-        counts = np.array([len(r[0]) for r in rows.values()], np.int64)
-        none = [[np.zeros((0, *t.shape), t.dtype)] for t in self.spec.outputs]
-        return [np.concatenate(p) for p in (zip(*rows.values(), strict=True) if rows else none)], counts, events
+        return made
 
     # ---------------------------------------------------------------------------------------------- generating
 
@@ -432,8 +407,8 @@ class Engine:
         return self._pieces(generator, list(keys), prompts, call, seed, int(every))
 
     def _generating(self) -> Generator:
-        if self._generator is None:
-            raise BackendError(f"{self.artifact.name}: {self._voices}")
+        if isinstance(self._generator, str):
+            raise BackendError(f"{self.artifact.name}: {self._generator}")
         return self._generator
 
     def _pieces(
@@ -546,6 +521,11 @@ class Engine:
                 self._collected.replace(slot, arrays)
 
     @property
+    def state_bytes(self) -> int:
+        """Bytes of one stream's states: of every stage, of what is decoded, and of what generating keeps."""
+        return sum(state.initial_value().nbytes for _, _, state in self._arena.states)
+
+    @property
     def row_bytes(self) -> int:
         """Bytes of a row that `read_rows` gives."""
         return self._arena.row_bytes
@@ -621,7 +601,7 @@ class Engine:
 
     def _expire(self, expired: list[Key]) -> None:
         idle = self._arena.idle(self._clock() - (self._idle_ns or 0))
-        if self._sequences is not None:
+        if self._collected is not None:
             self._expire_together(idle, expired)
             return
         for key in idle:
@@ -647,35 +627,10 @@ class Engine:
         if failure is not None:
             raise failure
 
-    def _whole_sequences(
-        self, backend: str, threads: int, providers: Sequence["Provider"] | None, max_batch: int, max_frames: int
-    ) -> "Sequences":
-        from .sequences import Sequences  # brings ONNX Runtime along
-
-        Sequences.check_backend(self.artifact, backend)
-        return Sequences(self.artifact, threads, providers, max_batch, (self._arena.max_streams, max_frames))
-
-    def _encoder(self, threads: int, providers: Sequence["Provider"] | None, max_batch: int) -> "Reader":
-        from .reading import Reader  # brings ONNX Runtime along
-
-        return Reader(self.artifact, threads, providers, max_batch)
-
     def _release(self, key: Key) -> None:
         if self._collected:
             self._collected.free(self._arena.slot(key))
         self._arena.release(key)
-
-    def _too_many(
-        self, keys: list[Key], slots: np.ndarray, counts: Sequence[int] | np.ndarray
-    ) -> dict[Key, UndertowError]:
-        """The streams that may not take so many frames: those that would collect too many, and those without the source that their model needs."""
-        if self._reader is not None:
-            lengths = self._stage.section.column(self._reader.spec.length)
-            return self._reader.refusals(keys, np.where(slots >= 0, lengths[slots], 0))
-        if self._collected is None:
-            return {}
-        over = self._collected.over(slots, np.asarray(counts, np.int64)).tolist()
-        return {keys[i]: self._collected.refusal(keys[i], int(slots[i]), int(counts[i])) for i in over}
 
     def _put(self, key: Key, row: np.ndarray, frames: list[np.ndarray]) -> None:
         slot = self._arena.index.get(key)
@@ -706,62 +661,6 @@ class Engine:
         if errors:
             slots[[i for i, k in enumerate(keys) if k in errors]] = -1
 
-    def _advance(
-        self, slots: np.ndarray, counts: np.ndarray, inputs: list[np.ndarray], now: int
-    ) -> tuple[list[np.ndarray], np.ndarray]:
-        """Steps each stream over its next counts[i] rows of the inputs: the ready rows, in order, and how many each stream has."""
-        if self._collected is not None:
-            self._collected.add(slots, counts, inputs)
-            self._arena.frames[slots] += counts
-            self._arena.last_active[slots] = now
-            return self._intake.room(0), np.zeros_like(counts)
-        return self._stage.advance(slots, counts, inputs, now)
-
-    def _decoded(
-        self, slots: np.ndarray, rows: np.ndarray, outputs: list[np.ndarray], inputs: list[np.ndarray]
-    ) -> Events:
-        """What the decoder makes of a step's outputs, rows[i] of each stream."""
-        return self._given(slots, rows, outputs, self._stage.ready(self._arena.frames[slots]) - rows, inputs)
-
-    def _given(
-        self,
-        slots: np.ndarray,
-        rows: np.ndarray,
-        outputs: list[np.ndarray],
-        before: np.ndarray,
-        inputs: list[np.ndarray],
-    ) -> Events:
-        """before: outputs that each stream had given before these."""
-        assert self._decoder is not None
-        spec = self.spec
-        at = np.arange(len(outputs[0])) + np.repeat(before - (np.cumsum(rows) - rows), rows)
-        values = {t.name: np.ascontiguousarray(y) for t, y in zip(spec.outputs, outputs, strict=True)}
-        frames = dict(zip((t.name for t in spec.inputs), inputs, strict=True)) if self._at_once and inputs else {}
-        slots, rows = np.ascontiguousarray(slots), np.ascontiguousarray(rows)
-        events = self._decoder.events(self._columns, Outputs(slots, rows, values, at, frames, self._stage))
-        events.at = at[events.rows]
-        return events
-
-    def _tails(self, slots: Mapping[Key, int]) -> tuple[dict[Key, list[np.ndarray]], dict[Key, UndertowError]]:
-        """What streams that end would still give, of each output, and why some cannot."""
-        if self._sequences is not None:
-            return self._sequences.finished(slots)
-        now = self._clock()
-        return {key: self._stage.flush(slot, now) for key, slot in slots.items()}, {}
-
-    def _ended(self, slots: Mapping[Key, int], rows: Mapping[Key, list[np.ndarray]]) -> Events | None:
-        """What the decoder makes of tails and of the ends."""
-        if self._decoder is None or not rows:
-            return None
-        given = np.array([slots[key] for key in rows], np.int64)
-        counts = np.array([len(r[0]) for r in rows.values()], np.int64)
-        before = self._stage.ready(self._arena.frames[given]) if self._sequences is None else np.zeros_like(counts)
-        outputs = [np.concatenate(p) for p in zip(*rows.values(), strict=True)]
-        events = self._given(given, counts, outputs, before, [])
-        last = self._decoder.finish(self._columns, given)
-        last.at = (before + counts - 1)[last.streams]
-        return joined(events, last)
-
     def _in_place(
         self, outputs: list[np.ndarray], counts: np.ndarray, slots: np.ndarray
     ) -> tuple[list[np.ndarray], np.ndarray]:
@@ -784,10 +683,3 @@ def _nothing(key: Key) -> FrameError:
     return FrameError(
         f"stream {key!r}: has no prompt and no generated token to go on from; give a prompt of at least one token"
     )
-
-
-def _place_s(spec: StepSpec) -> float | None:
-    """Seconds from an output of a stream to its next."""
-    if spec.sample_rate_hz is None:
-        return None
-    return spec.frames_per_step / (spec.outputs_per_step * spec.sample_rate_hz)

@@ -14,7 +14,7 @@ from .generation_call import Call, Generation, Seed, stream_seed
 from .index import Key
 from .numba_backend import NumbaBackend
 from .section import Section
-from .stage import Stage
+from .stage import Stage, one_each
 from .token_rows import BROKEN, STOPPED, Work, compiled, of_waves
 from .voices import Voices
 
@@ -103,6 +103,19 @@ class Generator:
         length = np.array([len(p) + w for p, w in zip(prompts, waits, strict=True)], np.int64)
         return np.concatenate(parts), np.cumsum(length) - length, length
 
+    def hold(self, slots: np.ndarray, prompts: Sequence[np.ndarray], now: int) -> None:
+        """Steps what waits and prompts of at least a token, but for each one's last, which waits from now on."""
+        tokens, first, length = self.feed(slots, prompts)
+        stepped = np.ones(len(tokens), np.bool_)
+        stepped[first + length - 1] = False
+        columns = [
+            np.ascontiguousarray(c, t.dtype) for c, t in zip(tokens[stepped].T, self.stage.spec.inputs, strict=True)
+        ]
+        self.stage.advance(slots, length - 1, columns, now)
+        self.remember(slots, prompts)
+        self.columns["next"][slots] = tokens[~stepped]
+        self.columns["since"][slots] = self.stage.section.frames[slots]
+
     def remember(self, slots: np.ndarray, prompts: Sequence[np.ndarray]) -> None:
         """The prompts' tokens are recent ones."""
         length = np.fromiter(map(len, prompts), np.int64, len(prompts))
@@ -175,6 +188,6 @@ class Generator:
             outputs: list[np.ndarray] = [logits[0]] * len(spec.outputs)
             for v, (_, y) in enumerate(self.voices.pairs):
                 outputs[y] = logits[v][:n]
-            slots, ones = work.slots[lanes[:n, 0]], self.stage.ones(n)
+            slots, ones = work.slots[lanes[:n, 0]], one_each(n)
             self.stage.backends.at(n).run(slots, np.arange(n), ones, ones, now, inputs, outputs)
             n = kernels.settle_lanes(lanes, n, *where, work.slots, work.length, *room, *work.arguments)

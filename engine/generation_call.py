@@ -103,7 +103,8 @@ def stops_of(given: Stop, voices: Voices) -> tuple[np.ndarray, ...]:
         unknown = [name for name in given if name not in voices.names]
         if unknown:
             raise ValueError(f"stop has {unknown[0]!r}, the model's inputs are {list(voices.names)}")
-        each = [list(given.get(name, ())) for name in voices.names]
+        by_name: dict[Any, Iterable[int]] = dict(given)
+        each = [list(by_name.get(name, ())) for name in voices.names]
     else:
         each = [list(given)] * len(voices)
     if any(isinstance(t, bool) or not isinstance(t, int | np.integer) for tokens in each for t in tokens):

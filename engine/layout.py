@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .artifact import StateSpec, StepSpec
+from .artifact import StateSpec, StepSpec, TensorSpec
 
 FRAMES, LAST_ACTIVE, HEADER_BYTES = 0, 8, 16  # int64 frames seen, int64 time of the last one in ns
 ALIGNMENT = 16
@@ -59,13 +59,16 @@ def _placed(states: Sequence[StateSpec], offset: int) -> tuple[dict[str, int], i
     return places, offset
 
 
-def digest(specs: Sequence[StepSpec], kept: Sequence[StateSpec], row_bytes: int) -> bytes:
-    """8 bytes that tell rows of other meaning apart: of the stages, and of what else is kept."""
+def digest(
+    specs: Sequence[StepSpec], kept: Sequence[StateSpec], row_bytes: int, collects: Sequence[TensorSpec]
+) -> bytes:
+    """8 bytes that tell rows of other meaning apart: of the stages, of what else is kept, and of frames that are collected."""
     said = []
     for spec in specs:
         tensors = [
             (t.name, t.shape, t.dtype) for t in (*spec.states, *(spec.inputs if spec.frames_per_step > 1 else ()))
         ]
-        said.append((tensors, spec.frames_per_step, spec.sequence))
+        said.append((tensors, spec.frames_per_step))
     others = [(s.name, s.shape, s.dtype) for s in kept]
-    return hashlib.blake2b(repr((said, others, row_bytes)).encode(), digest_size=8).digest()
+    frames = [(t.name, t.shape, t.dtype) for t in collects]
+    return hashlib.blake2b(repr((said, others, row_bytes, frames)).encode(), digest_size=8).digest()

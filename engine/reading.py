@@ -24,11 +24,11 @@ class Reader:
         assert artifact.spec.encoder is not None
         self.spec, self.whole = artifact.spec.encoder, artifact.encoder.spec
         self._backend = SequenceBackend(artifact.encoder, threads, providers, max_batch)
-        self._intake = Intake(self.whole, self._backend.limits)
+        self.intake = Intake(self.whole, self._backend.limits)
 
     def checked(self, sources: Mapping[Key, Any]) -> tuple[dict[Key, list[np.ndarray]], dict[Key, UndertowError]]:
         """Each source that the encoder takes and memory has room for, an array `(T, *frame)` for each input; and the errors of the others."""
-        columns, errors, _ = self._intake.chunks(sources)
+        columns, errors, _ = self.intake.chunks(sources)
         keys, good = [key for key in sources if key not in errors], {}
         for key, *arrays in zip(keys, *columns, strict=True):
             count = self.whole.outputs_of(len(arrays[0]))
@@ -85,7 +85,12 @@ class Reader:
             "cut the source, or export the model with a larger max_memory"
         )
 
-    def refusals(self, keys: list[Key], filled: np.ndarray) -> dict[Key, UndertowError]:
+    def too_long(self, keys: Sequence[Key], lengths: np.ndarray) -> dict[Key, UndertowError]:
+        """The errors of streams whose sources, by their numbers of frames, memory has no room for."""
+        counts = [self.whole.outputs_of(length) for length in lengths.tolist()]
+        return {keys[i]: self._refusal(keys[i], n) for i, n in enumerate(counts) if n > self.spec.max_memory}
+
+    def refusals(self, keys: Sequence[Key], filled: np.ndarray) -> dict[Key, UndertowError]:
         """The errors of streams, by their memory's length, that have read no source."""
         return {
             keys[i]: FrameError(f"stream {keys[i]!r}: has read no source; give it one with engine.read first")

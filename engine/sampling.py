@@ -179,7 +179,7 @@ def _first(logits, size, value):
 @njit(nogil=True)
 def _changed(logits, weights, size, recent, count, penalty, stops, begin, end):
     """weights = the logits, those of recent tokens penalised (Keskar et al. 2019), those of barred tokens the lowest."""
-    copy_bytes(weights, logits, 4 * size)
+    copy_bytes(weights, logits, 4 * size)  # pyright: ignore[reportCallIssue]
     for j in range(count):
         token = np.int64(get_int32(recent + 4 * j))
         if token < size:

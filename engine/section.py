@@ -55,6 +55,7 @@ class Section:
 
     def reset(self, slots: np.ndarray) -> None:
         """These slots' parts are those of a stream that has seen nothing."""
+        self.arena.pull(slots)
         self.rows[slots] = self.layout.initial(self.states)
         self.arena.wrote(slots)
 

@@ -111,11 +111,10 @@ def collected_frames(arena: Arena, parts: list[bytes], count: int, where: str) -
 
 def _frames(arena: Arena, parts: list[bytes], count: int, where: str, error: type[UndertowError]) -> list[np.ndarray]:
     """So many collected frames of each input; of a model that is stepped there are none."""
-    spec, found = arena.stages[0].spec, []
-    tensors = spec.inputs if spec.sequence else ()
-    if len(parts) != len(tensors):
-        raise error(f"{where}: has collected frames of {len(parts)} inputs, expected {len(tensors)}")
-    for tensor, raw in zip(tensors, parts, strict=True):
+    found = []
+    if len(parts) != len(arena.collects):
+        raise error(f"{where}: has collected frames of {len(parts)} inputs, expected {len(arena.collects)}")
+    for tensor, raw in zip(arena.collects, parts, strict=True):
         size = math.prod(tensor.shape) * np.dtype(tensor.dtype).itemsize
         if len(raw) != count * size:
             raise error(

@@ -2,10 +2,30 @@
 
 import numpy as np
 
-from .artifact import Artifact
+from .artifact import Artifact, StepSpec
 from .backends import Backends
 from .frames import Intake
 from .section import Section
+
+
+class _FrameEach:
+    """A frame of each stream: so many ones, and each one's place. They are asked for at every step, and made anew only to grow."""
+
+    def __init__(self) -> None:
+        self.ones, self.places = np.ones(0, np.int64), np.arange(0)
+
+    def __call__(self, count: int) -> np.ndarray:
+        if count > len(self.ones):
+            self.places, self.ones = np.arange(2 * count), np.ones(2 * count, np.int64)
+        return self.ones[:count]
+
+
+_FRAME_EACH = _FrameEach()
+
+
+def one_each(streams: int) -> np.ndarray:
+    """So many ones, int64: a frame of each stream."""
+    return _FRAME_EACH(streams)
 
 
 class Stage:
@@ -14,14 +34,11 @@ class Stage:
     def __init__(self, artifact: Artifact, section: Section, backends: Backends):
         self.artifact, self.section, self.backends = artifact, section, backends
         self.spec, self.intake = artifact.spec, Intake(artifact.spec, backends.limits)
-        self._first, self._ones = np.arange(0), np.ones(0, np.int64)
-        self.delay_rows = -(-self.spec.delay * self.spec.outputs_per_step // self.spec.frames_per_step)
+        self.delay_rows = hidden_rows(self.spec)
 
-    def ones(self, count: int) -> np.ndarray:
-        """So many ones, int64: a frame of each stream."""
-        if count > len(self._ones):
-            self._first, self._ones = np.arange(2 * count), np.ones(2 * count, np.int64)
-        return self._ones[:count]
+    def nothing(self) -> list[np.ndarray]:
+        """No row of each output."""
+        return [np.zeros((0, *t.shape), t.dtype) for t in self.spec.outputs]
 
     def ready(self, frames: np.ndarray) -> np.ndarray:
         """How many outputs are out once a stream has seen so many frames."""
@@ -37,8 +54,8 @@ class Stage:
         steps, rests = counts, []
         if spec.frames_per_step > 1 and before is not None:
             inputs, steps, rests = self.intake.whole_steps(self.section, slots, before, counts, inputs)
-        if steps is self._ones or steps.base is self._ones:
-            total, first = len(steps), self._first[: len(steps)]
+        if steps.base is _FRAME_EACH.ones:
+            total, first = len(steps), _FRAME_EACH.places[: len(steps)]
         else:
             ends = np.cumsum(steps)
             total, first = int(ends[-1]) if len(ends) else 0, ends - steps
@@ -67,7 +84,7 @@ class Stage:
         total = spec.outputs_of(seen)
         left = total - done
         if spec.valid_input is None or left <= 0:
-            return [y.reshape(0, *y.shape[1 + (m > 1) :]) for y in self.intake.room(0)]
+            return self.nothing()
         steps = -(-(total + self.delay_rows) // m) - seen // k
         inputs, outputs = self.intake.tail(self.section, slot, seen % k, steps), self.intake.room(steps)
         index = np.array([slot], np.int64)
@@ -78,3 +95,8 @@ class Stage:
         hidden = min(max(0, self.delay_rows - seen // k * m), steps * m)
         flat = [y.reshape(-1, *y.shape[2:]) if m > 1 else y for y in outputs]
         return [y[hidden : hidden + left] for y in flat]
+
+
+def hidden_rows(spec: StepSpec) -> int:
+    """Outputs of the first steps that answer no frame, because of the delay."""
+    return -(-spec.delay * spec.outputs_per_step // spec.frames_per_step)

@@ -7,6 +7,7 @@ import numpy as np
 from .arena import Key, address
 from .decoders import Events
 from .errors import StaleStreamError
+from .single import Single
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -21,11 +22,8 @@ class Stream:
         self.key, self._engine, self._slot, self._generation = key, engine, slot, generation
         spec, self._one = engine.spec, None
         simple = len(spec.inputs) == len(spec.outputs) == 1 and spec.frames_per_step == spec.outputs_per_step == 1
-        direct = engine._backends.direct
-        plain = (
-            engine._decoder is None and spec.encoder is None and not engine._backends.limits and engine._idle_ns is None
-        )
-        if direct and simple and spec.outputs[0].shape and plain:
+        direct = engine._executor.direct if isinstance(engine._executor, Single) else None
+        if direct and simple and spec.outputs[0].shape and engine._idle_ns is None:
             self._one, self._context = direct.single(slot, generation)
             self._address, self._delay = address(self._context), spec.delay
             self._new = np.zeros(spec.outputs[0].shape, spec.outputs[0].dtype).copy  # faster than numpy.empty

@@ -32,12 +32,12 @@ def device_engine(artifact: Artifact, provider: str = CPU, **options: Any) -> En
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(ort_session.DEVICES, CPU, "cpu")
         engine = Engine(artifact, backend="ort", providers=[provider], **({"max_streams": 64} | options))
-    assert isinstance(engine._backends.at(1), DeviceBackend)
+    assert isinstance(engine._executor.stage.backends.at(1), DeviceBackend)
     return engine
 
 
 def backend_of(engine: Engine) -> DeviceBackend:
-    backend = engine._backends.at(1)
+    backend = engine._executor.stage.backends.at(1)
     assert isinstance(backend, DeviceBackend)
     return backend
 

@@ -62,7 +62,7 @@ def test_a_literal_dollar(tmp_path: Path) -> None:
     [
         ("[sink]", "[sink]\npaht = 1", "pipeline.toml: [sink] unknown key 'paht'; expected one of: type, path, .*; did you mean 'path'?"),
         ("[delivery]", "[delivry]", "pipeline.toml: unknown key 'delivry'; expected one of: name, .*; did you mean 'delivery'?"),
-        ('type = "labels"', 'type = "label"', "[decode] type = 'label' is not known; this version knows: anomaly, ctc, labels, mean, quantiles, raw, threshold; did you mean 'labels'?"),
+        ('type = "labels"', 'type = "label"', "[decode] type = 'label' is not known; this version knows: anomaly, ctc, generate, labels, mean, quantiles, raw, threshold; did you mean 'labels'?"),
         ('"files"\npath = "in"', '"socket"\nport = 1', "[source] type = 'socket' is not known; this version knows: files, kafka, memory, stdin"),
         ('type = "files"\npath = "in"', 'path = "in"', "[source] has no key 'type'; add it; this version knows: files, kafka, memory, stdin"),
         ("100_000", "0", "[model] max_streams is 0: expected `int` >= 1"),
@@ -73,7 +73,7 @@ def test_a_literal_dollar(tmp_path: Path) -> None:
         ("${OUT}", "${NOWHERE}", "[sink] path: the environment variable 'NOWHERE' is not set; set it"),
         ("[policy]", '[policy]\nbad_record = "dead-letter"', "[policy] bad_record is 'dead-letter' and there is no table [dead_letters]"),
         ("[policy]", '[dead_letters]\npath = "d"\n[policy]', "[dead_letters] is given and [policy] bad_record is 'stop'"),
-        ('path = "m.onnx"\n', "", "[model] has no key 'path'; add it"),
+        ('path = "m.onnx"\n', "", "[model] has neither of path and stages; give path, of one model, or [[model.stages]], of a chain"),
         ('[model]\npath = "m.onnx"\nmax_streams = 100_000', "", "the file has no table [model]; add it"),
         ('"activity"', '"a/b"', "name is 'a/b': expected `str` matching regex"),
         ("[model]", '[model]\nproviders = ["CPUExecutionProvider"]\nbackend = "numba"', "[model] providers are for ONNX Runtime"),

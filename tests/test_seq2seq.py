@@ -1,6 +1,7 @@
 """Encoders with their decoders in one artifact: what torch says of a source is what the engine says, whatever else it reads and steps."""
 
 import base64
+from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -13,7 +14,9 @@ pytest.importorskip("onnxscript")
 import undertow as ut  # noqa: E402
 from undertow.engine import artifact as module  # noqa: E402
 from undertow.engine.encoder_entry import ENCODER_KEY  # noqa: E402
+from undertow.engine.generation_call import stream_seed  # noqa: E402
 
+from .decoded import in_pieces  # noqa: E402
 from .naive_seq2seq import Additive, beam, greedy  # noqa: E402
 from .nets_seq2seq import ROOM, SAID, START, STOP, TOKENS, ByTorch, pair, sources  # noqa: E402
 from .torch_exports import one_operator_library  # noqa: E402, F401
@@ -345,3 +348,34 @@ def test_snapshots_are_of_encoder_and_decoder(exported, tmp_path):
     second = ut.Engine(module.make_artifact(artifact.model, artifact.spec, encoder=changed), backend="ort")
     with pytest.raises(ut.SnapshotError, match="other weights or another graph"):
         second.restore("a", engine.snapshot("a"))
+
+
+@pytest.mark.parametrize("kind", EXAMPLES)
+@pytest.mark.parametrize("how", [{"temperature": 0.0}, {"beam": 4}, {"temperature": 0.8, "seed": 4}])
+def test_a_stream_that_ends_is_translated(exported, kind, how):
+    """`decode = generate`: frames are collected in any pieces, a stream's end gives what reading its source and generating gives; what memory
+    has no room for is refused with the frame that is too much."""
+    path, given = exported(kind)[2], {f"s{i}": s for i, s in enumerate(sources(kind, 5))}
+    engine = ut.Engine(path, decode={"type": "generate", "max_steps": MOST, **how}, max_streams=8)
+    alone = ut.Engine(path, max_streams=8)
+    got = in_pieces(engine, given, 3)
+    for key, source in given.items():
+        alone.read(key, source)
+        seed = {"seed": {key: stream_seed(how.get("seed", 0), key)}}
+        made = alone.generate([key], [[START]], MOST, stop=[STOP], **how | seed)[key]
+        (event,) = got[key]
+        assert (event["tokens"], event["finished"]) == (made.tokens.tolist(), made.finished)
+        assert event["at"] == len(source) - 1
+    longest = max(given.values(), key=len)
+    engine.push("long", longest)
+    with pytest.raises(ut.FrameError, match="memory has room for"):
+        engine.push("long", np.concatenate([longest, longest])[: 2 * len(longest)])
+    assert len(engine.close("long")) == 1
+
+
+def test_a_model_that_names_no_start_needs_one(exported):
+    """A ConfigError before anything is read."""
+    made = ut.read_artifact(exported("dot")[2])
+    spec = msgspec.structs.replace(made.spec, encoder=msgspec.structs.replace(made.spec.encoder, start=None))
+    with pytest.raises(ut.ConfigError, match="which token a text begins with"):
+        ut.Engine(replace(made, spec=spec), decode={"type": "generate", "max_steps": 3})

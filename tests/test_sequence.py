@@ -17,6 +17,7 @@ from undertow.engine import Engine
 from undertow.engine.artifact import Artifact, make_artifact, read_artifact, write_artifact
 from undertow.engine.collected import PAGE, Collected
 from undertow.engine.compiler import missing
+from undertow.engine.whole import Whole
 
 from .checks import assert_close
 from .pipelines import SECOND, Crash, Cuts, by_stream, cut, pipeline, rows, streams
@@ -34,16 +35,16 @@ class Runs:
     """Counts the calls of ONNX Runtime of an engine."""
 
     def __init__(self, engine: Engine, monkeypatch: pytest.MonkeyPatch):
-        assert engine._sequences is not None
+        assert isinstance(engine._executor, Whole)
         self.batches: list[tuple[int, ...]] = []
-        session = engine._sequences.backend.session
+        session = engine._executor._sequences.backend.session
 
         class Watched:
             def run(_, names: Any, given: Any) -> Any:
                 self.batches.append(given["x"].shape[:2])
                 return session.run(names, given)
 
-        monkeypatch.setattr(engine._sequences.backend, "session", Watched())
+        monkeypatch.setattr(engine._executor._sequences.backend, "session", Watched())
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -9,6 +9,7 @@ from ..errors import ConfigError
 from .anomaly import Anomaly
 from .ctc import Ctc
 from .decoder import About, Decoder, Events, Outputs
+from .generate import Generate
 from .labels import Labels
 from .mean import Mean
 from .quantiles import Quantiles
@@ -19,15 +20,15 @@ class Raw(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     """The outputs by name, as they are."""
 
 
-DecodeConfig = Raw | Labels | Threshold | Mean | Anomaly | Quantiles | Ctc
+DecodeConfig = Raw | Labels | Threshold | Mean | Anomaly | Quantiles | Ctc | Generate
 
 __all__ = [
-    "About", "Anomaly", "Ctc", "DecodeConfig", "Decoder", "Events", "Labels", "Mean", "Outputs", "Quantiles", "Raw", "Threshold", "decoder_of",
+    "About", "Anomaly", "Ctc", "DecodeConfig", "Decoder", "Events", "Generate", "Labels", "Mean", "Outputs", "Quantiles", "Raw", "Threshold", "decode_config", "decoder_of",
 ]  # fmt: skip
 
 
-def decoder_of(given: DecodeConfig | Mapping[str, Any] | None, about: About) -> Decoder | None:
-    """The decoder that is asked for, None for none. Raises ConfigError where the keys or the model are not right."""
+def decode_config(given: DecodeConfig | Mapping[str, Any] | None) -> DecodeConfig | None:
+    """The configuration that is asked for, None for the outputs as they are. Raises ConfigError where the keys are not right."""
     if given is None:
         return None
     try:
@@ -36,4 +37,9 @@ def decoder_of(given: DecodeConfig | Mapping[str, Any] | None, about: About) -> 
         )
     except (msgspec.ValidationError, TypeError) as error:
         raise ConfigError(f"[decode] {error}") from error
-    return None if isinstance(config, Raw) else config.decoder(about)
+    return None if isinstance(config, Raw) else config
+
+
+def decoder_of(config: DecodeConfig | None, about: About) -> Decoder | None:
+    """What decodes outputs so, None for nothing. Raises ConfigError where the model has not what it needs."""
+    return None if config is None or isinstance(config, Raw | Generate) else config.decoder(about)

@@ -18,7 +18,7 @@ from numba import njit, types
 from ..artifact import StateSpec, StepSpec, TensorSpec
 from ..cache import load_static
 from ..errors import ConfigError
-from .choosing import chosen_output, seconds
+from .choosing import chosen_output, not_in_chain, seconds
 from .decoder import About, Decoder, Events, Outputs
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -57,6 +57,7 @@ class Anomaly(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         if self.off is not None and self.off > self.on:
             raise ConfigError(f"[decode] off = {self.off} and on = {self.on}: expected off at or below on")
         if self.of == "prediction":
+            not_in_chain("of = 'prediction'", about)
             return Anomalies(self, output, about.place_s, predicted_input(self.input, about.spec, output).name)
         if self.input is not None:
             raise ConfigError(f"[decode] input = {self.input!r}: only of = 'prediction' compares with an input")

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..artifact import StepSpec, TensorSpec
 from ..errors import ConfigError
+from .decoder import About
 
 
 def chosen_output(kind: str, spec: StepSpec, name: str | None) -> TensorSpec:
@@ -44,6 +45,14 @@ def probabilities(scores: np.ndarray, kind: str) -> np.ndarray:
         return np.exp(scores)
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     return weights / weights.sum(-1, keepdims=True)
+
+
+def not_in_chain(what: str, about: About) -> None:
+    """Raises ConfigError where there are several stages."""
+    if about.in_chain:
+        raise ConfigError(
+            f"[decode] {what}: needs the frames that the model's outputs answer; in a chain of stages there are none"
+        )
 
 
 def seconds(places: np.ndarray, place_s: float | None) -> dict[str, np.ndarray]:

@@ -14,10 +14,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What a decoder decodes: the outputs of `spec`. place_s: seconds from a place in the stream to the next, None where unknown."""
+    """What a decoder decodes: the outputs of `spec`. place_s: seconds from a place in the stream to the next, None where unknown.
+
+    in_chain: of the last of several stages, so that places are those of the stream's frames, and `Outputs.frames` is empty.
+    """
 
     spec: StepSpec
     place_s: float | None = None
+    in_chain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,17 +107,14 @@ def no_events(columns: Mapping[str, tuple[tuple[int, ...], Any]]) -> Events:
     return Events(none, none, {name: np.zeros((0, *shape), dtype) for name, (shape, dtype) in columns.items()}, none)
 
 
-def joined(first: Events, second: Events) -> Events:
-    """Both, stream by stream, each stream's first ones first."""
-    if not len(second):
-        return first
-    if not len(first):
-        return second
-    order = np.argsort(np.concatenate([first.streams, second.streams]), kind="stable")
-    values = {name: np.concatenate([first.values[name], second.values[name]])[order] for name in first.values}
-    streams, rows, at = (
-        np.concatenate([getattr(first, n), getattr(second, n)])[order] for n in ("streams", "rows", "at")
-    )
+def joined(parts: Sequence[Events]) -> Events:
+    """All of them, stream by stream, each stream's in the order of the parts."""
+    some = [part for part in parts if len(part)]
+    if len(some) < 2:
+        return some[0] if some else parts[0]
+    order = np.argsort(np.concatenate([part.streams for part in some]), kind="stable")
+    values = {name: np.concatenate([part.values[name] for part in some])[order] for name in some[0].values}
+    streams, rows, at = (np.concatenate([getattr(part, n) for part in some])[order] for n in ("streams", "rows", "at"))
     return Events(streams, rows, values, at)
 
 

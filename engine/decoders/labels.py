@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from numba import njit, types
 
-from ..artifact import StateSpec
+from ..artifact import DType, StateSpec
 from ..cache import load_static
 from ..errors import ConfigError
 from .choosing import chosen_labels, chosen_output, probabilities, seconds
@@ -99,16 +99,17 @@ class SteadyLabels:
     def __init__(self, config: Labels, output: str, labels: list[str], place_s: float | None):
         self._config, self._output, self._labels, self._place_s = config, output, np.array(labels), place_s
         self._decay = 0.0 if config.half_life is None else 0.5 ** (1 / config.half_life)
+        kinds: tuple[tuple[str, tuple[int, ...], DType, float], ...] = (
+            ("weight", (), "float64", 0.0),
+            ("weights", (len(labels),), "float32", 0.0),
+            ("run_begin", (), "int64", 0.0),
+            ("run", (), "int64", 0.0),
+            ("label", (), "int32", -1.0),
+            ("likeliest", (), "int32", -1.0),
+        )
         self.states = tuple(
             StateSpec(f"decode.{name}", f"decode.{name}", shape, dtype, initial)
-            for name, shape, dtype, initial in (
-                ("weight", (), "float64", 0.0),
-                ("weights", (len(labels),), "float32", 0.0),
-                ("run_begin", (), "int64", 0.0),
-                ("run", (), "int64", 0.0),
-                ("label", (), "int32", -1.0),
-                ("likeliest", (), "int32", -1.0),
-            )
+            for name, shape, dtype, initial in kinds
         )
 
     def events(self, columns: Mapping[str, np.ndarray], outputs: Outputs) -> Events:

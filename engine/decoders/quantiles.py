@@ -9,7 +9,7 @@ import numpy as np
 
 from ..artifact import StateSpec, TensorSpec
 from ..errors import ConfigError
-from .choosing import chosen_output
+from .choosing import chosen_output, not_in_chain
 from .decoder import About, Decoder, Events, Outputs
 from .feedback import Feedback, fed_inputs
 
@@ -46,6 +46,7 @@ class Quantiles(
         self._check(output)
         if self.ahead is None:
             return Forecasts(self, output, None)
+        not_in_chain(f"ahead = {self.ahead}", about)
         if len(output.shape) != 1:
             raise ConfigError(
                 f"[decode] ahead = {self.ahead}: output '{output.name}' has shape {output.shape}, expected ({len(self.levels)},): the next step's"

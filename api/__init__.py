@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .engine.artifact import Artifact as Artifact
     from .engine.artifact import StepSpec as StepSpec
     from .engine.artifact import read_artifact as read_artifact
+    from .engine.chain_config import Gate as Gate
+    from .engine.chain_config import Stage as Stage
     from .engine.errors import ArenaFullError as ArenaFullError
     from .engine.errors import ArtifactError as ArtifactError
     from .engine.errors import BackendError as BackendError
@@ -49,6 +51,7 @@ _HOMES = {
     ".connectors.running": ("run",),
     ".engine": ("Engine", "Stream"),
     ".engine.artifact": ("Artifact", "StepSpec", "read_artifact"),
+    ".engine.chain_config": ("Gate", "Stage"),
     ".engine.errors": (
         "ArenaFullError",
         "ArtifactError",

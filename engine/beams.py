@@ -121,7 +121,13 @@ class Search:
         """The logits after a token of each row."""
         ones, given = one_each(len(slots)), tokens.astype(self.stage.spec.inputs[0].dtype)
         self.stage.backends.at(len(slots)).run(
-            np.ascontiguousarray(slots), np.arange(len(slots)), ones, ones, self.now, [given], [logits]
+            np.ascontiguousarray(slots),
+            np.arange(len(slots)),
+            ones,
+            ones,
+            self.now,
+            [given],
+            self.generator.outputs([logits]),
         )
         return logits
 

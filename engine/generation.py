@@ -164,10 +164,19 @@ class Generator:
         numbers = (np.zeros(count), np.zeros(count, np.int64), np.zeros(count, np.int64))
         return Work(slots, *feed, self._sizes, call.settings, np.concatenate(stops), ends, tokens, *numbers)
 
+    def outputs(self, logits: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Room for a step's outputs, of which the voices' are these."""
+        tensors = self.stage.spec.outputs
+        places = {y: v for v, (_, y) in enumerate(self.voices.pairs)}
+        return [
+            logits[places[i]] if i in places else np.empty((len(logits[0]), *t.shape), t.dtype)
+            for i, t in enumerate(tensors)
+        ]
+
     def _run(self, work: Work, now: int) -> None:
         found = [b for b in self.stage.backends.backends if isinstance(b, NumbaBackend)]
         if found:  # for a batch of any size, so that tokens do not depend on it
-            found[0].generate(self.voices.pairs, self.part, work, now)
+            found[0].generate(self.voices, self.part, work, now)
         else:
             self._by_waves(work, now)
 
@@ -185,9 +194,7 @@ class Generator:
         while n:
             kernels.next_tokens(lanes, n, *where, work.slots, work.feed, work.first, work.length, given)
             inputs = [given[v, :n].astype(t.dtype) for v, t in enumerate(spec.inputs)]
-            outputs: list[np.ndarray] = [logits[0]] * len(spec.outputs)
-            for v, (_, y) in enumerate(self.voices.pairs):
-                outputs[y] = logits[v][:n]
+            outputs = self.outputs([y[:n] for y in logits])
             slots, ones = work.slots[lanes[:n, 0]], one_each(n)
             self.stage.backends.at(n).run(slots, np.arange(n), ones, ones, now, inputs, outputs)
             n = kernels.settle_lanes(lanes, n, *where, work.slots, work.length, *room, *work.arguments)

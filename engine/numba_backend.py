@@ -1,7 +1,7 @@
 """Runs a compiled step graph over the arena."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,6 +17,7 @@ from .program import PAD_BYTES, Unsupported
 from .section import Section
 from .token_program import loop_text
 from .token_rows import LOOP, Logits, Work
+from .voices import Voices
 
 _MIN_ROWS_A_THREAD = 32
 
@@ -90,16 +91,15 @@ class NumbaBackend:
             lambda i, begin, end: self._run(self._scratch[i], *work, begin, end, *inputs, *outputs),
         )
 
-    def generate(self, pairs: Sequence[tuple[int, int]], part: int, work: Work, now: int) -> None:
-        """Tokens of each stream from its prompt until it ends. pairs: see `loop_text`. part: the offset of generation's part of
-        a row from this stage's."""
+    def generate(self, voices: Voices, part: int, work: Work, now: int) -> None:
+        """Tokens of each stream from its prompt until it ends. part: the offset of generation's part of a row from this stage's."""
         if self._generate is None:
-            self._generate = load_program(loop_text(self.source, pairs), {"generate": [LOOP]}).generate
+            self._generate = load_program(loop_text(self.source, voices), {"generate": [LOOP]}).generate
         loop, where = self._generate, (self._section.address, self._section.stride, part, now)
         streams, block = (work.slots, work.feed, work.first, work.length), self.source.block
 
         def some(i: int, begin: int, end: int) -> None:
-            lanes, logits = np.zeros((block, 2), np.int64), Logits(work.sizes, block)
+            lanes, logits = np.zeros((block, 2), np.int64), Logits(voices, block)
             room = (lanes, logits.bases, logits.strides, logits.weights)
             loop(self._scratch[i], *where, begin, end, *streams, *room, *work.arguments)
 

@@ -4,16 +4,15 @@ A block's lanes are refilled: when a stream ends, the next one takes its lane, s
 are. A row does not depend on the rows beside it, so neither do the tokens.
 """
 
-from collections.abc import Sequence
-
 from .assembly import Source
 from .layout import FRAMES, LAST_ACTIVE
+from .voices import Voices
 
 ARGUMENTS = "memory, arena, stride, part, now, begin, end, slots, feed, first, length, lanes, bases, strides, weights, sizes, settings, stops, ends, tokens, scores, made, status"
 
 
-def loop_text(source: Source, pairs: Sequence[tuple[int, int]]) -> str:
-    """The program's head and `generate`. pairs: of each voice the place of its input and of its output."""
+def loop_text(source: Source, voices: Voices) -> str:
+    """The program's head and `generate`."""
     at = {name: f"memory + {i * source.block * 8}" for i, name in enumerate(source.tables)}
     ones = f"memory + {len(source.tables) * source.block * 8} + 8 * r"
     package = __name__.rpartition(".")[0]
@@ -41,11 +40,11 @@ def loop_text(source: Source, pairs: Sequence[tuple[int, int]]) -> str:
         f"            set_int64({at['valid']} + 8 * r, {ones})",
         f"            set_int64({ones}, 1)",
     ]
-    for v, (x, y) in enumerate(pairs):
-        lines += [
-            f"            set_int64({at[f'x{x}']} + 8 * r, at + {8 * v})",
-            f"            set_int64({at[f'y{y}']} + 8 * r, bases[{v}] + r * strides[{v}])",
-        ]
+    lines += [f"            set_int64({at[f'x{x}']} + 8 * r, at + {8 * v})" for v, (x, _) in enumerate(voices.pairs)]
+    outputs = [y for _, y in voices.pairs] + [y for y, _ in voices.beside]
+    lines += [
+        f"            set_int64({at[f'y{y}']} + 8 * r, bases[{i}] + r * strides[{i}])" for i, y in enumerate(outputs)
+    ]
     lines += [
         "        block(n, memory)",
         "        n = settle_lanes(",

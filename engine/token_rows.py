@@ -8,7 +8,7 @@ RECENT tokens for the repetition penalty.
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numba import njit, types
@@ -16,6 +16,9 @@ from numba import njit, types
 from .artifact import StateSpec
 from .sampling import RECENT, sample, uniform
 from .simd import get_int64, set_int32, set_int64
+
+if TYPE_CHECKING:
+    from .voices import Voices
 
 SEED, COUNT, SEEN, SINCE, NEXT = 0, 8, 16, 24, 32  # bytes from the start of generation's part of a row
 RUNNING, STOPPED, BROKEN = 0, 1, 2  # what became of a stream in a call
@@ -167,14 +170,16 @@ class Work:
 
 
 class Logits:
-    """Room for the logits of some lanes, and for the weights that one row is sampled by."""
+    """Room for the logits of some lanes, and for the weights that one row is sampled by; behind the voices' logits for the outputs beside them."""
 
-    def __init__(self, sizes: np.ndarray, lanes: int):
-        line = int(sizes.sum())
-        self._rows, self._weights = np.empty((lanes, line), np.float32), np.empty(int(sizes.max()) + 32, np.float32)
-        offsets = np.cumsum(sizes) - sizes
-        self.bases = self._rows.ctypes.data + 4 * offsets
-        self.strides = np.full(len(sizes), 4 * line, np.int64)
+    def __init__(self, voices: "Voices", lanes: int):
+        widths = np.array([*(4 * size for size in voices.sizes), *(size for _, size in voices.beside)], np.int64)
+        widths = -(-widths // 8) * 8
+        line = int(widths.sum())
+        self._rows = np.empty((lanes, line // 8), np.float64)
+        self._weights = np.empty(max(voices.sizes) + 32, np.float32)
+        self.bases = self._rows.ctypes.data + np.cumsum(widths) - widths
+        self.strides = np.full(len(widths), line, np.int64)
         self.weights = self._weights.ctypes.data
 
 

@@ -1,8 +1,11 @@
 """Models that can feed themselves: token ids in, logits over as many tokens out."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+import numpy as np
 
 from .artifact import StepSpec, TensorSpec
 
@@ -11,13 +14,14 @@ from .artifact import StepSpec, TensorSpec
 class Voices:
     """The inputs that generation feeds, in the model's order; pairs: the place of each one's output among the outputs.
 
-    sizes: entries of each output. limits: tokens of a prompt are below them.
+    sizes: entries of each output. limits: tokens of a prompt are below them. beside: outputs that are no voice's, and bytes of one row of each.
     """
 
     names: tuple[str, ...]
     pairs: tuple[tuple[int, int], ...]
     sizes: tuple[int, ...]
     limits: tuple[int, ...]
+    beside: tuple[tuple[int, int], ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -31,16 +35,19 @@ def voices_of(spec: StepSpec, limits: Mapping[str, int]) -> Voices | str:
             "generation needs a step graph that answers each token at once: no delay, one frame and one output a step"
         )
     wrong = [t for t in spec.inputs if t.shape or t.dtype not in ("int64", "int32")]
-    wrong += [t for t in spec.outputs if len(t.shape) != 1 or t.shape[0] < 2 or t.dtype != "float32"]
-    if wrong or len(spec.inputs) != len(spec.outputs):
-        return f"generation needs integer inputs of shape () and for each one output of logits, float32 (V,); {have}"
-    outputs = paired([t.name for t in spec.inputs], [t.name for t in spec.outputs])
+    logits = spec.outputs[: len(spec.inputs)]
+    wrong += [t for t in logits if len(t.shape) != 1 or t.shape[0] < 2 or t.dtype != "float32"]
+    if wrong or len(spec.inputs) > len(spec.outputs):
+        return f"generation needs integer inputs of shape () and for each one output of logits, float32 (V,), before all other outputs; {have}"
+    outputs = paired([t.name for t in spec.inputs], [t.name for t in logits])
     sizes = tuple(spec.outputs[y].shape[0] for y in outputs)
     entries = tuple(limits.get(t.name, size) for t, size in zip(spec.inputs, sizes, strict=True))
     for t, size, limit in zip(spec.inputs, sizes, entries, strict=True):
         if limit < size:
             return f"generation needs every output to be an input: '{t.name}' takes {limit} tokens, its logits have {size}; {have}"
-    return Voices(tuple(t.name for t in spec.inputs), tuple(enumerate(outputs)), sizes, entries)
+    others = spec.outputs[len(logits) :]
+    beside = [(i, math.prod(t.shape) * np.dtype(t.dtype).itemsize) for i, t in enumerate(others, len(logits))]
+    return Voices(tuple(t.name for t in spec.inputs), tuple(enumerate(outputs)), sizes, entries, tuple(beside))
 
 
 def paired(inputs: list[str], outputs: list[str]) -> list[int]:

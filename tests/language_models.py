@@ -6,9 +6,10 @@ from .step_graph import StepGraph
 
 
 def language_model(
-    kind: str = "LSTM", size: int = 24, hidden: int = 20, seed: int = 0, dtype: str = "int64", sharp: float = 3.0
-) -> Artifact:
-    """A token x () -> logits (size,): an embedding and one recurrent layer. sharp: how far logits lie apart."""
+    kind: str = "LSTM", size: int = 24, hidden: int = 20, seed: int = 0, dtype: str = "int64", sharp: float = 3.0,
+    beside: bool = False,
+) -> Artifact:  # fmt: skip
+    """A token x () -> logits (size,): an embedding and one recurrent layer. sharp: how far logits lie apart. beside: with more outputs behind the logits."""
     g = StepGraph(seed)
     x = g.input("x", (), dtype)
     states = [g.state(f"{letter}0", (hidden,)) for letter in ("hc" if kind == "LSTM" else "h")]
@@ -19,6 +20,9 @@ def language_model(
         g.next(state, value)
     weights = g.noise(size, hidden, scale=sharp)
     g.output("logits", g.op("Gemm", after[0], weights, g.noise(size, scale=0.1), transB=1), (size,))
+    if beside:
+        g.output("hidden", after[0], (hidden,))
+        g.output("seen", g.op("Greater", after[0], g.weight([0.0])), (hidden,), "bool")
     return g.artifact()
 
 

@@ -488,3 +488,13 @@ def test_memory_does_not_grow_with_the_steps_of_pieces() -> None:
             before = len(gc.get_objects())
     gc.collect()
     assert len(gc.get_objects()) < before + 500
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("beam", [1, 3])
+def test_outputs_behind_the_logits_change_no_token(backend: str, beam: int) -> None:
+    """A model that gives more than logits, attention for a picture, says what it says without it."""
+    keys, prompts = ["a", "b", "c"], [[1, 2], [3], [5, 6, 7]]
+    plain, more = (Engine(language_model(beside=b), backend=backend) for b in (False, True))
+    one, two = (e.generate(keys, prompts, 12, beam=beam, seed=3) for e in (plain, more))
+    assert [one[k].tokens.tolist() for k in keys] == [two[k].tokens.tolist() for k in keys]

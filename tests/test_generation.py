@@ -490,7 +490,7 @@ def test_memory_does_not_grow_with_the_steps_of_pieces() -> None:
     assert len(gc.get_objects()) < before + 500
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ["numba", "ort"])
 @pytest.mark.parametrize("beam", [1, 3])
 def test_outputs_behind_the_logits_change_no_token(backend: str, beam: int) -> None:
     """A model that gives more than logits, attention for a picture, says what it says without it."""

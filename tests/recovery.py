@@ -180,5 +180,5 @@ def whole(records: Sequence[Record], engine: Engine, policy: Policy, max_streams
     return cluster
 
 
-def engine_of(path: Any, backend: str = "numba", max_streams: int = 64) -> Engine:
-    return Engine(path, backend=backend, max_streams=slots(max_streams))
+def engine_of(path: Any, backend: str = "numba", max_streams: int = 64, decode: dict[str, Any] | None = None) -> Engine:
+    return Engine(path, backend=backend, max_streams=slots(max_streams), decode=decode)

@@ -135,6 +135,20 @@ def root() -> Artifact:
     return described(g.artifact(), NAMES)
 
 
+@pytest.mark.parametrize(
+    "keys", [{}, {"top": 2}, {"half_life": 3.0}, {"scores": "log-probabilities", "emit": "changes"}]
+)
+def test_outputs_that_are_not_finite_make_no_noise(keys: dict[str, Any]) -> None:
+    """Infinite scores, of which nobody can say how likely they are, are decoded without a warning; other streams do not notice."""
+    g = StepGraph()
+    g.output("y", g.op("Mul", g.input("x", (3,)), g.weight([1e38])), (3,))
+    engine = Engine(described(g.artifact(), NAMES), backend="numba", decode={"type": "labels", **keys})
+    wild, tame = np.array([[9, 9, 9], [-9, 9, 0]], np.float32), np.array([[1e-38, 0, 0]], np.float32)
+    together = engine.push_many({"wild": wild, "tame": tame})
+    alone = Engine(described(g.artifact(), NAMES), backend="numba", decode={"type": "labels", **keys})
+    assert list(together["tame"]) == list(alone.push("tame", tame))
+
+
 def test_several_labels_at_once() -> None:
     """An output (2, 3) has two labels; what lasts for a while is refused of it."""
     x = np.random.default_rng(0).normal(size=(20, 2, 3)).astype(np.float32)

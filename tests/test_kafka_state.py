@@ -26,6 +26,12 @@ MODELS: dict[str, Callable[[], Artifact]] = {
     "delay": lambda: lookahead_step(2),
     "blocks": lambda: lookahead_step(5, frames_per_step=2),
     "sequence": bidirectional_whole,
+    "threshold": running_sum,
+    "labels": lambda: lookahead_step(2),
+}
+DECODE: dict[str, dict[str, Any]] = {
+    "threshold": {"type": "threshold", "value": 1, "on": 1.0, "off": -0.5, "min_off": 2},
+    "labels": {"type": "labels", "labels": ["x", "y", "z"], "half_life": 2.0, "min_duration": 2, "emit": "changes"},
 }
 
 
@@ -34,7 +40,7 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     artifact = MODELS[request.param]()
     path = tmp_path_factory.mktemp("model") / "model.onnx"
     write_artifact(path, artifact.model, artifact.spec)
-    return engine_of(path, "ort" if artifact.spec.sequence else "numba")
+    return engine_of(path, "ort" if artifact.spec.sequence else "numba", decode=DECODE.get(request.param))
 
 
 @pytest.fixture(scope="module")

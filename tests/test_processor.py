@@ -27,6 +27,8 @@ from .step_graph import StepGraph, lookahead_step
 KEYS = ["a", "b", b"c", 4, "ü"]
 NOW_AND_THEN = "[delivery]\ncommit_interval_s = 1e-6\ncheckpoint_interval_s = 3600\n"
 ALWAYS = "[delivery]\ncommit_interval_s = 3600\ncheckpoint_interval_s = 1e-6\n"
+THRESHOLD = '[decode]\ntype = "threshold"\nvalue = 1\non = 2.0\noff = -1.0\nmin_on = 2\nmin_off = 2\n'
+CHANGES = '[decode]\ntype = "labels"\nlabels = ["x", "y", "z"]\nhalf_life = 2\nmin_duration = 2\nemit = "changes"\n'
 DEAD = '[policy]\nbad_record = "dead-letter"\n{}\n[dead_letters]\npath = "dead.jsonl"\n'
 
 
@@ -99,16 +101,17 @@ def faulty(seed: int) -> list[Record]:
     return given
 
 
-@pytest.mark.parametrize("gap", ["error", "reset", "zero"])
+@pytest.mark.parametrize(("gap", "decode"), [("error", ""), ("reset", THRESHOLD), ("zero", CHANGES)])
 @pytest.mark.parametrize("delivery", [NOW_AND_THEN, ALWAYS])
 @settings(max_examples=5)
 @given(seed=st.integers(0, 1000), crashes=st.lists(st.integers(0, 110), max_size=5).map(sorted))
 def test_crashes_change_nothing(
-    tmp_path_factory: pytest.TempPathFactory, gap: str, delivery: str, seed: int, crashes: list[int]
+    tmp_path_factory: pytest.TempPathFactory, gap: str, decode: str, delivery: str, seed: int, crashes: list[int]
 ) -> None:
     """Crashes anywhere, commits without checkpoints or checkpoints alone, partitions in another order after each crash:
-    every stream's lines, its expiries included, and the dead letters are those of an uninterrupted run."""
-    tables = DEAD.format(f'gap = "{gap}"\nidle_timeout_s = 25') + delivery
+    every stream's lines, its expiries included, and the dead letters are those of an uninterrupted run; outputs as they are,
+    and what decoders that remember make of them."""
+    tables = DEAD.format(f'gap = "{gap}"\nidle_timeout_s = 25') + delivery + decode
     folder, other = tmp_path_factory.mktemp("crashed"), tmp_path_factory.mktemp("whole")
     records = faulty(seed)
     expected = recorded(pipeline(other, tables=tables), records)
@@ -120,6 +123,7 @@ def test_crashes_change_nothing(
     assert by_stream(sink.answers) == by_stream(expected.answers)
     assert letters(folder) == letters(other)
     assert letters(folder), "the records have faults"
+    assert any(rows(a) for a in sink.answers)
 
 
 def crashed(placed: PlacedPipeline, source: Cuts, sink: MemorySink) -> bool:

@@ -38,13 +38,14 @@ def chosen_labels(kind: str, spec: StepSpec, output: TensorSpec, labels: Sequenc
 
 
 def probabilities(scores: np.ndarray, kind: str) -> np.ndarray:
-    """Of "logits", "log-probabilities" or "probabilities" along the last axis; float32."""
+    """Of "logits", "log-probabilities" or "probabilities" along the last axis; float32, NaN where scores are not finite."""
     if kind == "probabilities":
         return scores
-    if kind == "log-probabilities":
-        return np.exp(scores)
-    weights = np.exp(scores - scores.max(-1, keepdims=True))
-    return weights / weights.sum(-1, keepdims=True)
+    with np.errstate(invalid="ignore", over="ignore"):
+        if kind == "log-probabilities":
+            return np.exp(scores)
+        weights = np.exp(scores - scores.max(-1, keepdims=True))
+        return weights / weights.sum(-1, keepdims=True)
 
 
 def not_in_chain(what: str, about: About) -> None:

@@ -80,9 +80,10 @@ class PlainLabels:
 
     def _probability(self, scores: np.ndarray, best: np.ndarray) -> np.ndarray:
         top = np.take_along_axis(scores, best[..., None], -1)
-        if self._config.scores == "logits":
-            return (1 / np.exp(scores - top).sum(-1)).astype(np.float32)
-        return (np.exp(top) if self._config.scores == "log-probabilities" else top)[..., 0].astype(np.float32)
+        with np.errstate(invalid="ignore", over="ignore"):
+            if self._config.scores == "logits":
+                return (1 / np.exp(scores - top).sum(-1)).astype(np.float32)
+            return (np.exp(top) if self._config.scores == "log-probabilities" else top)[..., 0].astype(np.float32)
 
 
 def ranked(weights: np.ndarray, labels: np.ndarray, top: int) -> dict[str, np.ndarray]:

@@ -109,5 +109,6 @@ class Forecasts:
         return np.flatnonzero((place + 1) % self._config.every == 0)
 
     def _told(self, given: np.ndarray) -> dict[str, Any]:
-        unit = np.sort(given * np.float32(self._config.scale) + np.float32(self._config.offset), axis=-1)
+        with np.errstate(invalid="ignore", over="ignore"):  # of outputs that are not finite
+            unit = np.sort(given * np.float32(self._config.scale) + np.float32(self._config.offset), axis=-1)
         return {name: np.ascontiguousarray(unit[..., i]) for i, name in enumerate(self._names)}

@@ -14,10 +14,11 @@ import pytest
 from msgspec.inspect import Field, LiteralType, Metadata, StructType, Type, UnionType, type_info
 
 from undertow.connectors.codec_config import CodecConfig
-from undertow.connectors.config import Pipeline, read_pipeline
+from undertow.connectors.config import Pipeline, StageConfig, read_pipeline
 from undertow.connectors.kafka.config import SecurityConfig
 from undertow.connectors.summary import Summary
 from undertow.demo import excerpt
+from undertow.engine.chain_config import Gate
 
 from .codec_cases import codec_of
 from .file_cases import spec_of
@@ -43,6 +44,8 @@ def tables() -> dict[str, list[Field]]:
     found = {"the file": [f for f in pipeline.fields if not structs(f.type)]}
     found |= {f'`codec` type = "{struct.tag}"': list(struct.fields) for struct in structs(type_info(CodecConfig))}
     found["`security`"] = list(security.fields)
+    (stage,), (gate,) = structs(type_info(StageConfig)), structs(type_info(Gate))
+    found |= {"`[[model.stages]]`": list(stage.fields), "`gate`": list(gate.fields)}
     for field in pipeline.fields:
         for struct in structs(field.type):
             tag = f' {struct.tag_field} = "{struct.tag}"' if struct.tag_field else ""

@@ -116,13 +116,13 @@ def test_the_metadata_says_what_it_needs(wheel):
 
 
 def test_the_installed_package_is_whole_without_torch(installed):
-    """Every name of the face but the exporter's is there, from the installed folder; export and StepModule say what to install."""
+    """Every name of the face but the exporter's is there, from the installed folder; export and the two modules say what to install."""
     target, environment = installed
     code = (
         "import undertow as ut\n"
         "print(ut.__file__, ut.Engine.__init__.__code__.co_filename, ut.__version__)\n"
-        "[getattr(ut, name) for name in ut.__all__ if name != 'StepModule']\n"
-        "for call in (lambda: ut.export(None, None, 'm.onnx'), lambda: ut.StepModule):\n"
+        "[getattr(ut, name) for name in ut.__all__ if name not in ('StepModule', 'DecoderModule')]\n"
+        "for call in (lambda: ut.export(None, None, 'm.onnx'), lambda: ut.StepModule, lambda: ut.DecoderModule):\n"
         "    try:\n        call()\n    except ut.ExportError as error:\n        print(error)\n"
     )
     done = run(sys.executable, "-c", code, **environment)
@@ -132,7 +132,7 @@ def test_the_installed_package_is_whole_without_torch(installed):
     assert Path(package).is_relative_to(target)
     assert Path(engine).is_relative_to(target)
     assert said == version("undertow")
-    assert ["pip install 'undertow[export]'" in remedy for remedy in remedies] == [True, True]
+    assert ["pip install 'undertow[export]'" in remedy for remedy in remedies] == [True, True, True]
 
 
 def test_the_commands_run_without_torch(installed, tmp_path):

@@ -356,8 +356,8 @@ def test_a_stream_that_ends_is_translated(exported, kind, how):
     """`decode = generate`: frames are collected in any pieces, a stream's end gives what reading its source and generating gives; what memory
     has no room for is refused with the frame that is too much."""
     path, given = exported(kind)[2], {f"s{i}": s for i, s in enumerate(sources(kind, 5))}
-    engine = ut.Engine(path, decode={"type": "generate", "max_steps": MOST, **how}, max_streams=8)
-    alone = ut.Engine(path, max_streams=8)
+    engine = ut.Engine(path, decode={"type": "generate", "max_steps": MOST, **how}, max_streams=32)
+    alone = ut.Engine(path, max_streams=32)
     got = in_pieces(engine, given, 3)
     for key, source in given.items():
         alone.read(key, source)

@@ -163,7 +163,7 @@ def test_roots_of_what_cancels():
     y = g.op("Add", g.linear(x, 6, 3), g.op("Sqrt", g.op("Sub", squares, again)))
     g.output("y", y, (3,))
     artifact, sequences = g.artifact(), given(g.artifact(), [1] * 12)
-    noisy = rounding._Noise(artifact, sequences).model(0)
+    noisy = rounding.Noise(artifact, sequences).model(0)
     broken = stepped_together(dataclasses.replace(artifact, model=noisy), sequences)
     assert any(np.isnan(one["y"]).any() for one in broken)
     limit = allowed(artifact, sequences)["y"]

@@ -15,6 +15,7 @@ from ..engine.building import Model, outside
 from ..engine.chain_config import Stage
 from ..engine.chain_reading import read_chain
 from ..engine.compiler import missing
+from ..engine.decoders import Ctc, DecodeConfig
 from ..engine.errors import ConfigError
 from .batch import Batch, slots
 from .codecs import make_codec
@@ -130,7 +131,7 @@ def open_states(placed: PlacedPipeline) -> States:
         backend="ort",
         max_streams=2,
         max_frames=model.max_frames,
-        decode=placed.pipeline.decode,
+        decode=_decode(placed),
     )  # nothing is stepped
     if isinstance(placed.pipeline.source, KafkaSourceConfig):
         from .kafka.stored_rows import ChangelogStates
@@ -178,8 +179,13 @@ def _engine(placed: PlacedPipeline, model: Model, backend: str) -> Engine:
             max_streams=slots(config.max_streams, standbys),
             threads=config.threads,
             max_frames=config.max_frames,
-            decode=placed.pipeline.decode,
+            decode=_decode(placed),
         )
+
+
+def _decode(placed: PlacedPipeline) -> DecodeConfig:
+    config = placed.pipeline.decode
+    return config.beside(placed.folder) if isinstance(config, Ctc) else config
 
 
 def rated(placed: PlacedPipeline, model: Model) -> Model:

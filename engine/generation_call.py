@@ -113,11 +113,9 @@ def stops_of(given: Stop, voices: Voices) -> tuple[np.ndarray, ...]:
 
 
 def stream_seed(seed: int, key: Key) -> int:
-    """A stream's own seed, int64: eight bytes of BLAKE2b over the seed, the key's type and the key; the same everywhere."""
-    if isinstance(key, str):
-        tagged = b"s" + key.encode("utf-8", "surrogatepass")
-    elif isinstance(key, bytes):
-        tagged = b"b" + key
-    else:
-        tagged = b"i%d" % int(key)
-    return int.from_bytes(hashlib.blake2b(b"%d:%b" % (seed, tagged), digest_size=8).digest(), "little", signed=True)
+    """A stream's own seed, int64: eight bytes of BLAKE2b over the seed and the key as bytes: text as UTF-8, a number as its digits.
+
+    So it is the same stream to it whether a key came from Kafka, where it is bytes, or from a file, where it is text.
+    """
+    named = key if isinstance(key, bytes) else str(key).encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(b"%d:%b" % (seed, named), digest_size=8).digest(), "little", signed=True)

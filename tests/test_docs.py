@@ -96,7 +96,7 @@ def test_the_settings_are_pipelines(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for block in blocks("toml"):
         (tmp_path / "pipeline.toml").write_text(block)
         names.append(read_pipeline(tmp_path / "pipeline.toml").pipeline.name)
-    assert names == ["motion", "pipe", "secured"]
+    assert names == ["motion", "pipe", "speech", "secured"]
 
 
 def undertow(folder: Path, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:

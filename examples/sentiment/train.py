@@ -8,16 +8,17 @@ this choice is the one that is kept.
 import argparse
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from data import Sentence, frames, sentences, split
+from data import Sentence, sentences, split
 from model import LiveSentiment, WholeSentiment
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
+from words import frames
 
 HERE = Path(__file__).resolve().parent
 BATCH = 32
@@ -26,24 +27,29 @@ console = Console(stderr=True)
 Batch = tuple[np.ndarray, Tensor, Tensor]  # places of the sentences, marks (B, T, MARKS), ratings (B,)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--out", type=Path, default=HERE, help="the folder for weights.pt")
-    options.add_argument("--epochs", type=int, default=12)
+    options.add_argument("--out", type=Path, default=HERE, help="the folder for weights-live.pt and weights-whole.pt")
+    options.add_argument("--epochs", type=int, default=5)
     options.add_argument("--seed", type=int, default=1)
-    given = options.parse_args()
+    given = options.parse_args(arguments)
     torch.set_num_threads(1)
     train_set, valid_set, _ = split(sentences())
-    trained = {}
-    for name, model, loss in (
-        ("live", LiveSentiment(dropout=0.4), live_loss),
-        ("whole", WholeSentiment(dropout=0.4), whole_loss),
-    ):
+    for name, model, loss in (("live", LiveSentiment, live_loss), ("whole", WholeSentiment, whole_loss)):
         torch.manual_seed(given.seed)
-        train(model, loss, train_set, valid_set, given.epochs, given.seed)
-        trained |= {f"{name}.{k}": v.half() for k, v in model.state_dict().items()}
-    torch.save(trained, given.out / "weights.pt")
-    console.print(f"wrote {given.out / 'weights.pt'} ({(given.out / 'weights.pt').stat().st_size:,} bytes)")
+        trained = model(dropout=0.4)
+        train(trained, loss, train_set, valid_set, given.epochs, given.seed)
+        path = given.out / f"weights-{name}.pt"
+        torch.save({k: v.half() for k, v in trained.state_dict().items()}, path)
+        console.print(f"wrote {path} ({path.stat().st_size:,} bytes)")
+
+
+def load(folder: Path = HERE) -> tuple[LiveSentiment, WholeSentiment]:
+    """Both trained models, in evaluation mode. Their weights are kept in float16 and computed with in float32."""
+    live, whole = LiveSentiment(), WholeSentiment()
+    for name, model in (("live", live), ("whole", whole)):
+        model.load_state_dict(torch.load(folder / f"weights-{name}.pt", weights_only=True))
+    return live.eval(), whole.eval()
 
 
 def live_loss(scores: Tensor, ratings: Tensor) -> Tensor:

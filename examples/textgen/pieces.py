@@ -30,7 +30,7 @@ class Pieces:
         """Raises ValueError where a character has no piece."""
         strange = set(text).difference(CHARACTERS)
         if strange:
-            raise ValueError(f"{text[:40]!r} has {sorted(strange)[0]!r}, expected tabs, ends of lines and printable ASCII")
+            raise ValueError(f"{text[:40]!r} has {min(strange)!r}, expected tabs, ends of lines and printable ASCII")
         return [i for word in WORD.findall(text) for i in self._of_word(word)]
 
     def decode(self, ids: Iterable[int]) -> str:

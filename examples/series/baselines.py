@@ -5,13 +5,14 @@ a regression with autoregressive errors brings its own.
 """
 
 from collections.abc import Callable
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from data import AHEAD, DAY, WARM_UP, WEEK, Station, Week, truth
 from model import LEVELS
-from scipy.stats import norm
-from statsmodels.tsa.statespace.sarimax import SARIMAX
+
+DEVIATIONS = np.array([NormalDist().inv_cdf(level) for level in LEVELS])
 
 
 def pinball(forecast: np.ndarray, true: np.ndarray) -> float:
@@ -49,6 +50,8 @@ def regression(known: Station, streams: list[Week]) -> np.ndarray:
 
     Fitted on `known`; for each stream the filter runs over its frames anew.
     """
+    from statsmodels.tsa.statespace.sarimax import SARIMAX
+
     fitted = SARIMAX(known.frames[:, 0].astype(float), harmonics(known.hours), order=(3, 0, 0), trend="c").fit(
         disp=False, cov_type="none"
     )
@@ -73,7 +76,7 @@ def looking_ahead(filtered: Any) -> np.ndarray:
         spread = move @ spread @ move.T + noise
         level = mean @ see + filtered.obs_intercept[0, ahead + 1 :][:count]
         deviation = np.sqrt(np.einsum("i,tij,j->t", see, spread, see) + filtered.obs_cov[0, 0, 0])
-        found[:, ahead] = level[:, None] + deviation[:, None] * norm.ppf(LEVELS)
+        found[:, ahead] = level[:, None] + deviation[:, None] * DEVIATIONS
     return found
 
 

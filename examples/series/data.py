@@ -16,7 +16,7 @@ import numpy as np
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from packages import CACHE, wheel
+from packages import CACHE, source, wheel
 
 CHANNELS = ("temperature", "dew_point", "pressure", "wind_east", "wind_north")  # °C, °C, hPa at sea level, m/s, m/s
 FRAME = (*CHANNELS, "hour_sin", "hour_cos", "day_sin", "day_cos")  # the clock is local standard time

@@ -9,7 +9,7 @@ FOLDERS := engine exporters connectors
 CODE := api $(FOLDERS) tests examples benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types bench clean
+.PHONY: help demo examples test lint format types bench clean
 .DELETE_ON_ERROR:
 
 help:  ## lists the goals
@@ -18,6 +18,9 @@ help:  ## lists the goals
 demo: $(READY)  ## exports the activity model, plays the held-out recordings as live streams, writes demo/report.html
 	$(BIN)/python examples/activity/export.py --out demo
 	$(BIN)/undertow demo demo
+
+examples: .venv/.examples  ## trains what is missing, runs all seven applications, writes examples-out/index.html and the table of docs/applications.md
+	$(BIN)/python examples/everything.py --out examples-out --docs
 
 test: lint types $(READY)  ## lint, formatting, types and all tests; ARGS goes to pytest
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
@@ -41,7 +44,7 @@ bench: $(READY)  ## every benchmark, one after the other
 	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
 clean:  ## removes what make made, fetched data too
-	rm -rf .venv build dist demo .data .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf .venv build dist demo examples-out .data .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml constraints.txt
@@ -52,4 +55,8 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt setuptools
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[export,dev]'
+	@touch $@
+
+.venv/.examples: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[export,dev,examples]'
 	@touch $@

@@ -46,10 +46,15 @@ def _panel(live: LiveSentiment, whole: WholeSentiment, sentence: Sentence) -> st
         )
     points = " ".join(f"{x:.1f},{_down(v):.1f}" for x, v in zip(across, after, strict=True))
     parts.append(f'<polyline points="{points}" fill="none" stroke="{LIVE}" stroke-width="2.5"/>')
-    for value, name, colour in ((rating, "both ways", WHOLE), (sentence.rating, "people", PEOPLE)):
+    apart = max(0.0, 14 - abs(_down(rating) - _down(sentence.rating))) / 2  # so that the two names do not touch
+    for value, other, name, colour in (
+        (rating, sentence.rating, "both ways", WHOLE),
+        (sentence.rating, rating, "people", PEOPLE),
+    ):
+        place = _down(value) + (-apart if value >= other else apart)
         parts.append(
             f'<path d="M{end - 8} {_down(value):.1f}h18" stroke="{colour}" stroke-width="3"/>'
-            f'<text x="{end + 14}" y="{_down(value) + 4:.1f}" fill="{colour}">{name} {value:+.1f}</text>'
+            f'<text x="{end + 14}" y="{place + 4:.1f}" fill="{colour}">{name} {value:+.1f}</text>'
         )
     return "".join(parts)
 

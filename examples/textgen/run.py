@@ -26,7 +26,7 @@ import undertow as ut
 
 TOLERANCE = 1e-3  # between the streams' logits and torch's, which reach 20
 ORDER, LONGER = 5, 8  # of the plain method, and of the same with the length that suits it best
-WRITERS = 2000  # streams that write at once
+WRITERS, IN_PIPELINE = 2000, 500  # streams that write at once, and those of the pipeline's input
 PROMPTS = ("Love is", "The trouble with", "Q:\tWhy did", "Never", "Computers", "Murphy's Law:\n\t", "A man walks into")
 
 
@@ -108,7 +108,7 @@ def generated(engine: ut.Engine, model: FortuneNet, pieces: Pieces, out: Path) -
     texts = written(engine, pieces, [PROMPTS[i % len(PROMPTS)] for i in range(WRITERS)], 100, seed=1)
     (out / "texts.txt").write_text("\n%\n".join(texts) + "\n")
     shutil.copyfile(HERE / "pipeline.toml", out / "pipeline.toml")
-    lines = [line_of(f"prompt-{i}", p, pieces) for i, p in enumerate(PROMPTS)]
+    lines = [line_of(f"prompt-{i}", PROMPTS[i % len(PROMPTS)], pieces) for i in range(IN_PIPELINE)]
     (out / "prompts.jsonl").write_text("".join(line + "\n" for line in lines))
     return {"writers": WRITERS, "different_texts": len(set(texts)), "tokens_per_s": speeds(engine, model)}
 

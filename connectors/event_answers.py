@@ -1,4 +1,7 @@
-"""Answers that are a decoder's events: each event one answer, at the output that made it known."""
+"""Answers that are a decoder's events: each event one answer, at the output that made it known.
+
+Where each output of an answer has one event, these stay one answer: so a record gives the same answers whatever came with it.
+"""
 
 from dataclasses import replace
 
@@ -41,9 +44,12 @@ def _merged(
 ) -> Answers:
     """chosen: the events, the answers that they are of, and how many outputs into those. silent: answers that only end a stream."""
     told, of, offset = chosen
+    begins = np.flatnonzero(_separate(of, offset, answers.rows))
+    each = np.diff(np.append(begins, len(of)))
+    of, offset = of[begins], offset[begins]
     last = np.append(of[1:] != of[:-1], True)[: len(of)]  # of its answer
     whole = np.concatenate([of, silent])
-    rows = np.concatenate([np.ones(len(of), np.int64), np.zeros(len(silent), np.int64)])
+    rows = np.concatenate([each, np.zeros(len(silent), np.int64)])
     ends = np.concatenate([answers.ends[of] & last, np.ones(len(silent), np.bool_)])
     steps = np.concatenate([_steps(answers, of, offset), answers.steps[silent]])
     times = np.concatenate([_times(answers, of, offset, spec), answers.times_ns[silent]])
@@ -59,6 +65,15 @@ def _merged(
         ends[order],
         {name: array[told] for name, array in events.values.items()},
     )
+
+
+def _separate(of: np.ndarray, offset: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Whether each event begins an answer of its own: the first of its answer, and all where not each output has one."""
+    first = np.append(True, of[1:] != of[:-1])[: len(of)]
+    place = np.arange(len(of)) - np.maximum.accumulate(np.where(first, np.arange(len(of)), 0))
+    odd = np.bincount(of, offset != place, len(rows)) > 0
+    full = ~odd & (np.bincount(of, minlength=len(rows)) == rows)
+    return first | ~full[of]
 
 
 def _steps(answers: Answers, of: np.ndarray, offset: np.ndarray) -> np.ndarray:

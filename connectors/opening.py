@@ -131,7 +131,7 @@ def open_states(placed: PlacedPipeline) -> States:
         backend="ort",
         max_streams=2,
         max_frames=model.max_frames,
-        decode=_decode(placed),
+        decode=decoding(placed),
     )  # nothing is stepped
     if isinstance(placed.pipeline.source, KafkaSourceConfig):
         from .kafka.stored_rows import ChangelogStates
@@ -179,13 +179,17 @@ def _engine(placed: PlacedPipeline, model: Model, backend: str) -> Engine:
             max_streams=slots(config.max_streams, standbys),
             threads=config.threads,
             max_frames=config.max_frames,
-            decode=_decode(placed),
+            decode=decoding(placed),
         )
 
 
-def _decode(placed: PlacedPipeline) -> DecodeConfig:
-    config = placed.pipeline.decode
-    return config.beside(placed.folder) if isinstance(config, Ctc) else config
+def decoding(placed: PlacedPipeline) -> DecodeConfig:
+    """[decode], the files that it names in the pipeline's folder."""
+    decode = placed.pipeline.decode
+    if not isinstance(decode, Ctc):
+        return decode
+    files = {"lexicon": decode.lexicon, "ngram": decode.ngram}
+    return msgspec.structs.replace(decode, **{k: str(placed.path(v)) for k, v in files.items() if v is not None})
 
 
 def rated(placed: PlacedPipeline, model: Model) -> Model:

@@ -29,6 +29,7 @@ NOW_AND_THEN = "[delivery]\ncommit_interval_s = 1e-6\ncheckpoint_interval_s = 36
 ALWAYS = "[delivery]\ncommit_interval_s = 3600\ncheckpoint_interval_s = 1e-6\n"
 THRESHOLD = '[decode]\ntype = "threshold"\nvalue = 1\non = 2.0\noff = -1.0\nmin_on = 2\nmin_off = 2\n'
 CHANGES = '[decode]\ntype = "labels"\nlabels = ["x", "y", "z"]\nhalf_life = 2\nmin_duration = 2\nemit = "changes"\n'
+SURPRISES = '[decode]\ntype = "anomaly"\nof = "prediction"\nwarm_up = 3\n'
 DEAD = '[policy]\nbad_record = "dead-letter"\n{}\n[dead_letters]\npath = "dead.jsonl"\n'
 
 
@@ -73,6 +74,22 @@ def check_stream(sink: MemorySink, artifact: Artifact, key: Any, whole: np.ndarr
         whole_steps = seen // k * k
         assert a.end or last + held < whole_steps, "an answer came before its frames"
         assert a.end or last + held >= record.seq // k * k, "an answer came later than it was ready"
+
+
+@pytest.mark.parametrize("decode", [THRESHOLD, CHANGES, SURPRISES, '[decode]\ntype = "mean"\n'])
+def test_any_polls_give_the_same_answers(tmp_path: Path, decode: str) -> None:
+    """What is an answer of its own, a Kafka record for one, is decided by the stream and its records, not by what else a poll brings."""
+    records, seen = cut(streams(3, KEYS, longest=120), 3), []
+    for seed in range(3):
+        (tmp_path / str(seed)).mkdir()
+        sink = MemorySink()
+        run(pipeline(tmp_path / str(seed), running_sum(), decode), source=Cuts(records, seed, shuffle=True), sink=sink)
+        found: dict[Any, list[Any]] = {key: [] for key in KEYS}
+        for a in sink.answers:
+            found[a.key].append((a.step, rows(a), a.source, a.event_time_ns, a.frame_ns, a.end))
+        seen.append(found)
+    assert seen[0] == seen[1] == seen[2]
+    assert max(len(found) for found in seen[0].values()) > 3
 
 
 def faulty(seed: int) -> list[Record]:
@@ -267,6 +284,20 @@ def test_labels(tmp_path: Path) -> None:
             source=MemorySource([]),
             sink=sink,
         )
+
+
+def test_files_of_a_decoder_lie_beside_the_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lexicon's relative path begins in the pipeline's folder, wherever the process runs; one that is not there is named."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (tmp_path / "words.txt").write_text("ab\n")
+    tables = '[decode]\ntype = "ctc"\nlabels = ["", "a", "b"]\nscores = "probabilities"\nbeam = 4\nlexicon = "{}"\n'
+    frames = np.array([[0.1, 0.8, 0.1], [0.1, 0.1, 0.8], [0.2, 0.7, 0.1]], np.float32)
+    sink = MemorySink()
+    run(pipeline(tmp_path, same(), tables.format("words.txt")), source=MemorySource.of({"k": frames}), sink=sink)
+    assert sink.answers[-1].values["text"].tolist() == ["ab"]
+    with pytest.raises(ut.ConfigError, match=rf"\[decode\] .*{tmp_path}/none.txt"):
+        run(pipeline(tmp_path, same(), tables.format("none.txt")), source=MemorySource([]), sink=sink)
 
 
 def same() -> Artifact:

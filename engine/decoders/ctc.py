@@ -82,15 +82,6 @@ class Ctc(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
             )
         return (BestPath if self.beam == 1 else BeamSearch)(self, output.name, names, blank, about.place_s)
 
-    def beside(self, folder: Path) -> "Ctc":
-        """The same, whose files' relative paths begin in a folder."""
-        places = {
-            name: str(folder / Path(given).expanduser())
-            for name, given in (("lexicon", self.lexicon), ("ngram", self.ngram))
-            if given is not None
-        }
-        return msgspec.structs.replace(self, **places)
-
     def _check(self) -> None:
         if self.beam == 1:
             for name, given in (("lexicon", self.lexicon), ("ngram", self.ngram), ("word_bonus", self.word_bonus)):

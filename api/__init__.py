@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from . import decode as decode
     from .connectors.memory import MemorySink as MemorySink
     from .connectors.memory import MemorySource as MemorySource
     from .connectors.records import Answer as Answer
@@ -72,11 +73,14 @@ _HOMES = {
     ".exporters": ("DecoderModule", "StepModule", "adopt", "convert", "export", "export_seq2seq", "verify"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
+_MODULES = ("decode",)
 
-__all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = sorted((*_HOME, *_MODULES))  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f".{name}", __name__)
     if name not in _HOME:
         raise AttributeError(f"module 'undertow' has no attribute '{name}'")
     value = getattr(import_module(_HOME[name], __name__), name)

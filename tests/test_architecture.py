@@ -7,8 +7,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
+
+from undertow.engine.decoders import DecodeConfig
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("api", "connectors", "exporters", "engine")
@@ -140,3 +143,14 @@ def test_every_name_of_the_face_exists() -> None:
         assert getattr(undertow, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = undertow.nonsense
+
+
+def test_decoders_have_a_face() -> None:
+    """`undertow.decode` is there without an import of its own, with every configuration that an engine takes, and `Events`."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import undertow as ut; print(ut.decode.Labels(), *ut.decode.__all__)"],
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    label, *names = done.stdout.rsplit(")", 1)[0], *done.stdout.rsplit(")", 1)[1].split()
+    assert label.startswith("Labels(output=None")
+    assert set(names) == {kind.__name__ for kind in get_args(DecodeConfig)} | {"Events"}

@@ -14,20 +14,25 @@ from undertow.connectors.kafka.rows import MARKER
 from undertow.connectors.records import Record
 from undertow.engine import Engine
 from undertow.engine.artifact import Artifact, write_artifact
+from undertow.engine.chain_config import Gate, Stage
 from undertow.engine.errors import CheckpointError
 
 from .pipelines import SECOND, SIZE, running_sum
 from .recovery import INTERVAL_S, Cluster, Life, engine_of, lived, turn, whole
 from .step_graph import lookahead_step
+from .test_chain import chain, scores_step, sums_step
 from .whole_graphs import bidirectional_whole
 
-MODELS: dict[str, Callable[[], Artifact]] = {
+MODELS: dict[str, Callable[[], Artifact | list[Stage]]] = {
     "sum": running_sum,
     "delay": lambda: lookahead_step(2),
     "blocks": lambda: lookahead_step(5, frames_per_step=2),
     "sequence": bidirectional_whole,
     "threshold": running_sum,
     "labels": lambda: lookahead_step(2),
+    "chain": lambda: chain(
+        scores_step(), Gate(by="watch", on=0.3, off=0, min_off=2, before=2), [sums_step(), lookahead_step(2, 2)]
+    ),
 }
 DECODE: dict[str, dict[str, Any]] = {
     "threshold": {"type": "threshold", "value": 1, "on": 1.0, "off": -0.5, "min_off": 2},
@@ -37,10 +42,12 @@ DECODE: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module", params=MODELS)
 def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    artifact = MODELS[request.param]()
+    model, decode = MODELS[request.param](), DECODE.get(request.param)
+    if not isinstance(model, Artifact):
+        return engine_of(model, decode=decode)
     path = tmp_path_factory.mktemp("model") / "model.onnx"
-    write_artifact(path, artifact.model, artifact.spec)
-    return engine_of(path, "ort" if artifact.spec.sequence else "numba", decode=DECODE.get(request.param))
+    write_artifact(path, model.model, model.spec)
+    return engine_of(path, "ort" if model.spec.sequence else "numba", decode=decode)
 
 
 @pytest.fixture(scope="module")

@@ -35,8 +35,8 @@ def test_texts_are_those_of_generate(how: dict[str, Any], backend: str) -> None:
     """After each token `after` and at the end, in any pieces, with snapshots between: the tokens of `generate`, call by call."""
     model, stop, after, most = language_model(), [3, 5], 7, 9
     config = {"type": "generate", "max_steps": most, "stop": stop, "after": [after], "seed": 11, **how}
-    engine = Engine(model, backend=backend, decode=config, max_streams=32)
-    alone = Engine(model, backend=backend, max_streams=32)
+    engine = Engine(model, backend=backend, decode=config, max_streams=16)
+    alone = Engine(model, backend=backend, max_streams=8)
     for seed in range(4):
         streams = prompts(model, seed)
         got = in_pieces(engine, streams, seed)

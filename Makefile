@@ -19,7 +19,7 @@ demo: $(READY)  ## exports the activity model, plays the held-out recordings as 
 	$(BIN)/python examples/activity/export.py --out demo
 	$(BIN)/undertow demo demo
 
-examples: .venv/.examples  ## trains what is missing, runs all seven applications, writes examples-out/index.html and the table of docs/applications.md
+examples: .venv/.examples  ## trains what is missing, runs all applications, writes examples-out/index.html and the table of docs/applications.md
 	$(BIN)/python examples/everything.py --out examples-out --docs
 
 test: lint types $(READY)  ## lint, formatting, types and all tests; ARGS goes to pytest

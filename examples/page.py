@@ -50,7 +50,7 @@ def page(results: Mapping[str, Result], delivery: Mapping[str, Mapping[str, Any]
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Undertow: what recurrent networks are for</title><style>{STYLE}</style></head><body><main>
 <h1>What recurrent networks are for</h1>
-<p>Seven applications, trained here on real data, exported, and run as live streams. Every figure on this page was measured by the run that wrote it.</p>
+<p>Applications, trained here on real data, exported, and run as live streams. Every figure on this page was measured by the run that wrote it.</p>
 <div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>
 {sections}</main></body></html>
 """

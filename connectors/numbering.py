@@ -67,7 +67,7 @@ class Numbering:
     @property
     def at_once(self) -> bool:
         """Each frame is answered by one output as soon as it is there."""
-        return not self.spec.sequence and self.frames_in == self.rows_out == 1 and not self.delay_rows
+        return self.spec.at_once
 
     def answered(self, spans: list[Span], new: Span) -> list[Piece]:
         """The outputs that become ready with the frames of `new`, which joins `spans`; frames that are answered leave it."""

@@ -12,6 +12,7 @@ from ..engine.decoders.decoder import no_events
 from ..engine.errors import UndertowError
 from ..engine.given import Given
 from ..engine.index import Key
+from ..engine.ragged import ranges, starts_of
 from .columns import NO_TIME, Answers, Columns
 from .event_answers import DROPPED, event_answers
 from .ledger import STEP, Close, Ledger, Taken
@@ -42,10 +43,10 @@ class Stepper:
         begin = time.perf_counter()
         pushed = self._push(columns, taken)
         tails = self._close(taken.closes)
-        rows = self._rows(taken)
+        rows = pushed.rows
         if len(rows) or taken.closes:
             self.seconds.append(time.perf_counter() - begin)
-        lost = self._quarantine(taken, pushed, rows) if self._quarantines else {}
+        lost = self._quarantine(taken, pushed) if self._quarantines else {}
         self.ledger.streams.settle()
         if taken.closes or lost or taken.pieces or replayed.any():
             return Stepped(self._gathered(columns, taken, replayed, pushed, tails, lost), lost)
@@ -73,14 +74,10 @@ class Stepper:
         """None where events take their place."""
         return {} if self.engine.decodes else dict(zip(self._outputs, outputs, strict=True))
 
-    def _rows(self, taken: Taken) -> np.ndarray:
-        """How many outputs each step has."""
-        s, numbering = taken.steps, self.ledger.numbering
-        return numbering.ready_many(s.first + s.count) - numbering.ready_many(s.first)
-
     def _push(self, columns: Columns, taken: Taken) -> Given:
         """What all steps give, in their order; its rows are those of the steps."""
-        s, rows = taken.steps, self._rows(taken)
+        s, numbering = taken.steps, self.ledger.numbering
+        rows = numbering.ready_many(s.first + s.count) - numbering.ready_many(s.first)
         order = np.argsort(s.row, kind="stable")
         streams, heads = np.unique(s.row[order], return_index=True)
         if not len(streams):
@@ -94,6 +91,7 @@ class Stepper:
             given = _back(self.engine.push_rows(streams.tolist(), counts, frames, names), order, rows)
         if given.rows.sum() != rows.sum():
             raise UndertowError(f"the engine gave {given.rows.sum()} outputs where {rows.sum()} are due")
+        given.rows = rows
         return given
 
     def _close(self, closes: list[Close]) -> Given:
@@ -109,11 +107,12 @@ class Stepper:
         """What the streams of these records are called, where that decides what the engine gives."""
         return [columns.keys[i] for i in records.tolist()] if self.engine.seeded else None
 
-    def _quarantine(self, taken: Taken, pushed: Given, rows: np.ndarray) -> dict[int, str]:
+    def _quarantine(self, taken: Taken, pushed: Given) -> dict[int, str]:
         """Puts aside the streams whose outputs are not finite; of their records from there on, why they have no answers."""
-        wrong, bad = pushed.broken(), np.zeros(len(rows), np.bool_)
+        wrong, rows = pushed.broken(), pushed.rows
+        bad = np.zeros(len(rows), np.bool_)
         if wrong.any():
-            bad = np.add.reduceat(np.append(wrong, False), np.minimum(_starts(rows), len(wrong))).astype(bool) & (
+            bad = np.add.reduceat(np.append(wrong, False), np.minimum(starts_of(rows), len(wrong))).astype(bool) & (
                 rows > 0
             )
         streams = self.ledger.streams
@@ -149,9 +148,8 @@ class Stepper:
         lost: dict[int, str],
     ) -> Answers:
         """One answer for each piece of what a step or a tail gives; a stream that ends has a last one that says so, be it empty."""
-        s, told = taken.steps, []
-        rows = self._rows(taken)
-        starts = _starts(rows).tolist()
+        s, rows, told = taken.steps, pushed.rows, []
+        starts = starts_of(rows).tolist()
         for i, (record, first, n) in enumerate(zip(s.record.tolist(), s.first.tolist(), rows.tolist(), strict=True)):
             if replayed[record] or record in lost:
                 continue
@@ -160,18 +158,15 @@ class Stepper:
             for piece in pieces:
                 told.append((record, STEP, columns.keys[record], piece, None, place))
                 place += piece.rows
-        begins = (int(rows.sum()) + _starts(tails.rows)).tolist()
+        begins = (int(rows.sum()) + starts_of(tails.rows)).tolist()
         for i, (close, place) in enumerate(zip(taken.closes, begins, strict=True)):
             if not replayed[close.record]:
                 told += self._ended(close, i, place)
         told.sort(key=lambda t: t[:2])
-        parts = (
-            [np.concatenate(p) for p in zip(pushed.outputs, tails.outputs, strict=True)]
-            if not self.engine.decodes
-            else []
-        )
+        decodes = self.engine.decodes
+        parts = [] if decodes else [np.concatenate(p) for p in zip(pushed.outputs, tails.outputs, strict=True)]
         answers, where = self._answers(columns, told, parts)
-        if self.engine.decodes:
+        if decodes:
             last = [None if t[4] is None or taken.closes[t[4]].quarantined else t[4] for t in told]
             return self._decoded(answers, where, last, pushed, tails)
         return answers
@@ -214,7 +209,7 @@ class Stepper:
         """And where each of their outputs comes from."""
         pieces = [t[3] for t in told]
         rows = np.array([p.rows for p in pieces], np.int64)
-        where = _places(np.array([t[5] for t in told], np.int64), rows)
+        where = ranges(np.array([t[5] for t in told], np.int64), rows)
         answers = Answers(
             columns,
             np.array([t[0] for t in told], np.int64),
@@ -231,7 +226,7 @@ class Stepper:
 
 def _back(given: Given, order: np.ndarray, rows: np.ndarray) -> Given:
     """What was given in the order of the streams, in that of the steps. rows: outputs of each step."""
-    back = _places(_starts(rows[order])[np.argsort(order)], rows)
+    back = ranges(starts_of(rows[order])[np.argsort(order)], rows)
     outputs = [y[back] for y in given.outputs]
     events, marks = given.events, given.marks if given.marks is None else given.marks[back]
     if events is not None:
@@ -242,19 +237,10 @@ def _back(given: Given, order: np.ndarray, rows: np.ndarray) -> Given:
     return Given(outputs, rows, events, marks)
 
 
-def _starts(counts: np.ndarray) -> np.ndarray:
-    return np.cumsum(counts) - counts
-
-
-def _places(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """starts[0], starts[0] + 1, .. counts[0] of them, then those of the next: int64 (counts.sum(),)."""
-    return np.arange(int(counts.sum())) + np.repeat(starts - _starts(counts), counts)
-
-
 def _rows_of(frames: list[np.ndarray], starts: np.ndarray, counts: np.ndarray) -> list[np.ndarray]:
     """The rows end to end; without a copy where they lie so already."""
     total = int(counts.sum())
-    if total == len(frames[0]) and (starts == _starts(counts)).all():
+    if total == len(frames[0]) and (starts == starts_of(counts)).all():
         return frames
-    where = _places(starts, counts)
+    where = ranges(starts, counts)
     return [f[where] for f in frames]

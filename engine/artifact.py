@@ -76,6 +76,11 @@ class StateSpec(Struct, frozen=True):
     dtype: DType
     initial: float | bytes = 0.0
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensor."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
     def initial_value(self) -> np.ndarray:
         """The state of a stream that has seen nothing, of `shape` and `dtype`."""
         if isinstance(self.initial, bytes):
@@ -192,9 +197,14 @@ class StepSpec(Struct, frozen=True):
         return frames * self.outputs_per_step // self.frames_per_step
 
     @property
+    def at_once(self) -> bool:
+        """Each frame is answered by one output as soon as it is there."""
+        return not self.sequence and (self.delay, self.frames_per_step, self.outputs_per_step) == (0, 1, 1)
+
+    @property
     def state_bytes(self) -> int:
         """Bytes of one stream's states alone."""
-        return sum(math.prod(s.shape) * np.dtype(s.dtype).itemsize for s in self.states)
+        return sum(state.nbytes for state in self.states)
 
 
 @dataclass(frozen=True, slots=True)
@@ -442,7 +452,7 @@ def _check(where: str, spec: StepSpec, graph: onnx.GraphProto) -> None:
         if not isinstance(s.initial, bytes) and not _holds(s.dtype, s.initial):
             raise ArtifactError(f"{where}: states[{i}].initial: {s.initial!r} is not a finite {s.dtype}")
         if isinstance(s.initial, bytes):
-            expected = math.prod(s.shape) * np.dtype(s.dtype).itemsize
+            expected = s.nbytes
             if len(s.initial) != expected:
                 raise ArtifactError(
                     f"{where}: states[{i}].initial: has {len(s.initial)} bytes, shape {s.shape} of {s.dtype} needs {expected}"

@@ -10,8 +10,9 @@ from .arena import Arena
 from .artifact import Artifact, StateSpec, StepSpec
 from .backends import Backends, choose_backends
 from .beams import beam_slots
-from .chain import FRAMES, Chain, Node, Watch, answered_frames, known_frames
-from .chain_reading import Linked, watched
+from .chain import FRAMES, Chain, Node, Watch, answered_frames, known_frames, path_to
+from .chain_config import Gate
+from .chain_reading import Link, Linked, watched
 from .collected import Collected
 from .decoders import About, DecodeConfig, Generate, decoder_of
 from .errors import ConfigError
@@ -112,7 +113,8 @@ def _whole(artifact: Artifact, decode: DecodeConfig | None, options: Options) ->
     Sequences.check_backend(artifact, options.backend)
     spec = artifact.spec
     why = voices_of(spec, {})
-    if isinstance(decode, Generate) or isinstance(why, Voices):
+    assert not isinstance(why, Voices)  # it has none
+    if isinstance(decode, Generate):
         raise ConfigError(f"[decode] type = 'generate': {artifact.name}: {why}")
     decoder = decoder_of(decode, About(spec, place_s(spec)))
     kept, spare = ([decoder.states], decoder.spare) if decoder else ([], 0)
@@ -132,8 +134,10 @@ def _chain(chain: Linked, decode: DecodeConfig | None, options: Options) -> Buil
     decoder = decoder_of(decode, About(last, None if rate is None else 1 / rate, in_chain=True))
     kept: list[Sequence[StateSpec]] = [decoder.states] if decoder else []
     gated = next((link for link in links if link.gate), None)
-    held = _held(chain)
-    if gated:
+    by = held = 0
+    if gated and gated.gate:
+        by = [link.name for link in links].index(gated.gate.by)
+        held = _held(links, by, gated.gate)
         kept.append(gate_states(chain.spec.inputs, held))
     arena = Arena(
         [link.artifact.spec for link in links], options.max_streams, kept, decoder.spare if decoder else 0,
@@ -143,7 +147,6 @@ def _chain(chain: Linked, decode: DecodeConfig | None, options: Options) -> Buil
     nodes = [Node(s, link.source, link.picks, link.gated) for s, link in zip(stages, links, strict=True)]
     watch = None
     if gated and gated.gate:
-        by = [link.name for link in links].index(gated.gate.by)
         output, value = watched(links[by], gated.gate, gated.name)
         watch = Watch(Gating(gated.gate, chain.spec.inputs, arena.kept[-1], held), by, output, value)
     decoded = Decoded(decoder, arena.kept[0], stages[-1]) if decoder else None
@@ -167,19 +170,13 @@ def _frames_of(chain: Linked, nodes: Sequence[Node]) -> Intake:
     return Intake(chain.spec, limits)
 
 
-def _held(chain: Linked) -> int:
-    """Frames that a gate may still let pass when it opens: from the first that it may pass to the one that opens it."""
-    gated = next((link for link in chain.links if link.gate), None)
-    if gated is None or gated.gate is None:
-        return 0
-    path, i = [], [link.name for link in chain.links].index(gated.gate.by)
-    while i != FRAMES:
-        path.append(chain.links[i].artifact.spec)
-        i = chain.links[i].source
+def _held(links: Sequence[Link], by: int, gate: Gate) -> int:
+    """Frames that a gate may still let pass when it opens: from the first that it may pass to the one that opens it. by: the stage that it looks at."""
+    path = path_to(by, [link.artifact.spec for link in links], [link.source for link in links])
     period = int(np.prod([spec.outputs_per_step * spec.frames_per_step for spec in path]))
-    outputs = np.arange(gated.gate.min_on - 1, gated.gate.min_on + min(period, 1 << 20))
-    lag = known_frames(path, outputs) - answered_frames(path, outputs - gated.gate.min_on + 1)
-    return int(lag.max()) + gated.gate.before + 1
+    outputs = np.arange(gate.min_on - 1, gate.min_on + min(period, 1 << 20))
+    lag = known_frames(path, outputs) - answered_frames(path, outputs - gate.min_on + 1)
+    return int(lag.max()) + gate.before + 1
 
 
 def _stage(artifact: Artifact, section: Section, options: Options) -> Stage:

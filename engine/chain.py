@@ -9,12 +9,13 @@ import numpy as np
 from .artifact import StepSpec
 from .collected import Collected
 from .decoders import Events
-from .decoders.decoder import joined
+from .decoders.decoder import joined, no_events
 from .errors import UndertowError
 from .frames import Intake
 from .gating import Gating
 from .given import Given, not_finite
 from .index import Key
+from .ragged import ranges, starts_of
 from .section import Section
 from .single import Decoded, outputs_of
 from .stage import Stage, hidden_rows
@@ -67,7 +68,8 @@ class Chain:
         self._nodes, self._watch, self._decoded = nodes, watch, decoded
         self._free = [i for i, node in enumerate(nodes) if not node.gated]
         self._gated = [i for i, node in enumerate(nodes) if node.gated]
-        self._paths = [self._path(i) for i in range(len(nodes))]
+        specs, sources = [node.stage.spec for node in nodes], [node.source for node in nodes]
+        self._paths = [path_to(i, specs, sources) for i in range(len(nodes))]
         self._counter = nodes[0].stage.section
 
     @property
@@ -83,7 +85,7 @@ class Chain:
     def advance(
         self, slots: np.ndarray, counts: np.ndarray, inputs: list[np.ndarray], now: int, keys: Sequence[Key]
     ) -> Given:
-        seen, starts = self.seen(slots), np.cumsum(counts) - counts
+        seen, starts = self.seen(slots), starts_of(counts)
         flows: dict[int, Flow] = {}
         self._through(self._free, slots, counts, inputs, np.zeros_like(seen), now, flows)
         marks = np.zeros(int(counts.sum()), np.bool_)
@@ -137,14 +139,8 @@ class Chain:
             before = node.stage.ready(node.stage.section.frames[slots]) - rows
             flows[i] = self._flow(i, rows, outputs, before, since)
 
-    def _path(self, i: int) -> list[StepSpec]:
-        """The node's spec, and those of what feeds it, up to the frames."""
-        node = self._nodes[i]
-        return [node.stage.spec, *([] if node.source == FRAMES else self._path(node.source))]
-
     def _flow(self, i: int, rows: np.ndarray, outputs: list[np.ndarray], before: np.ndarray, since: np.ndarray) -> Flow:
-        index = np.arange(int(rows.sum())) + np.repeat(before - (np.cumsum(rows) - rows), rows)
-        shift = np.repeat(since, rows)
+        index, shift = ranges(before, rows), np.repeat(since, rows)
         path = self._paths[i]
         return Flow(rows, outputs, answered_frames(path, index) + shift, known_frames(path, index) + shift)
 
@@ -248,9 +244,7 @@ class Chain:
     def _finished(self, streams: np.ndarray, slots: np.ndarray, last: np.ndarray) -> Events:
         """What the decoder still says of streams, or stretches, that end with the frame `last`."""
         if self._decoded is None:
-            spec, none = self._nodes[-1].stage.spec, np.zeros(0, np.int64)
-            values = {t.name: np.zeros((0, *t.shape), t.dtype) for t in spec.outputs}
-            return Events(none, none, values, none)
+            return no_events({t.name: (t.shape, t.dtype) for t in self.spec.outputs})
         events = self._decoded.decoder.finish(self._decoded.columns, np.ascontiguousarray(slots))
         events.at, events.rows = last[events.streams], last[events.streams]
         events.streams = streams[events.streams]
@@ -263,6 +257,11 @@ class Chain:
         if bad.any():
             rows = (flow.known + np.repeat(shift[streams], flow.rows))[bad]
             marks[np.clip(rows, 0, len(marks) - 1)] = True
+
+
+def path_to(i: int, specs: Sequence[StepSpec], sources: Sequence[int]) -> list[StepSpec]:
+    """The spec of node i, and those of what feeds it, up to the frames."""
+    return [specs[i], *([] if sources[i] == FRAMES else path_to(sources[i], specs, sources))]
 
 
 def answered_frames(path: Sequence[StepSpec], outputs: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ import numpy as np
 from .artifact import StepSpec
 from .errors import FrameError
 from .index import Key
+from .ragged import ranges
 
 PAGE = 32  # frames
 _FIRST_PAGES = 64
@@ -67,8 +68,7 @@ class Collected:
 
     def _places(self, slots: np.ndarray, before: np.ndarray, counts: np.ndarray) -> np.ndarray:
         """Where in the pages frames before[i] .. before[i] + counts[i] of the streams lie, end to end."""
-        ends = np.cumsum(counts)
-        frame = np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(before - (ends - counts), counts)
+        frame = ranges(before, counts)
         return self._pages_of[np.repeat(slots, counts), frame // PAGE].astype(np.int64) * PAGE + frame % PAGE
 
     def _take(self, slots: np.ndarray, first: np.ndarray, last: np.ndarray) -> None:
@@ -81,9 +81,7 @@ class Collected:
         new = np.concatenate([old, np.arange(self._fresh, self._fresh + fresh, dtype=np.int32)])
         self._grow(self._fresh + fresh)
         self._free, self._fresh = self._free[needed:], self._fresh + fresh
-        ends = np.cumsum(counts)
-        at = np.arange(needed) + np.repeat(first - (ends - counts), counts)
-        self._pages_of[np.repeat(slots, counts), at] = new
+        self._pages_of[np.repeat(slots, counts), ranges(first, counts)] = new
 
     def _grow(self, pages: int) -> None:
         have = len(self._pages[0]) // PAGE

@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -106,4 +105,4 @@ def begun(spec: "StepSpec", encoded: dict[str, np.ndarray]) -> dict[str, np.ndar
 def memory_bytes(spec: "StepSpec") -> int:
     """Bytes of one stream's states that an encoder fills row by row."""
     filled = {state for _, state in spec.encoder.memory} if spec.encoder else set[str]()
-    return sum(math.prod(s.shape) * np.dtype(s.dtype).itemsize for s in spec.states if s.name in filled)
+    return sum(s.nbytes for s in spec.states if s.name in filled)

@@ -184,7 +184,8 @@ class Engine:
             if errors:
                 keys = [k for k in keys if k not in errors]
             slots, found = self._arena.index.find(keys)
-            more = self._executor.refusals(keys, slots, np.fromiter(map(len, arrays[0]), np.int64, len(keys)))
+            counts = np.fromiter(map(len, arrays[0]), np.int64, len(keys))
+            more = self._executor.refusals(keys, slots, counts)
             if found != KNOWN or more:
                 self._settle(keys, slots, found, now, more)
             if more:
@@ -193,7 +194,7 @@ class Engine:
                 good = slots >= 0
                 arrays = [[a for a, keep in zip(column, good, strict=True) if keep] for column in arrays]
                 keys, slots = [k for k, keep in zip(keys, good, strict=True) if keep], slots[good]
-            counts = np.fromiter(map(len, arrays[0]), np.int64, len(keys))
+                counts = counts[good]
             inputs = inputs or [self._intake.joined(i, column) for i, column in enumerate(arrays)]
             result = self._parts(keys, self._executor.advance(slots, counts, inputs, now, keys))
         if errors:
@@ -523,7 +524,7 @@ class Engine:
     @property
     def state_bytes(self) -> int:
         """Bytes of one stream's states: of every stage, of what is decoded, and of what generating keeps."""
-        return sum(state.initial_value().nbytes for _, _, state in self._arena.states)
+        return sum(state.nbytes for _, _, state in self._arena.states)
 
     @property
     def row_bytes(self) -> int:

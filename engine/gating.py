@@ -11,6 +11,7 @@ from numba import njit, types
 from .artifact import StateSpec, TensorSpec
 from .cache import load_static
 from .chain_config import Gate
+from .ragged import ranges
 from .section import Section
 
 _STATES = ("open", "run", "run_place", "begin", "passed")
@@ -20,15 +21,14 @@ _STATES = ("open", "run", "run_place", "begin", "passed")
 class Passages:
     """Stretches of frames that pass, those of one stream in order.
 
-    streams: int64 (P,), index into the batch. first, stop: int64 (P,), from which frame of the stream to before which. begins, ends: bool (P,), the
-    gate opened before the first of them, closed behind the last. since: int64 (P,), the frame from which on the gate is open.
-    known: int64 (P,), of one that begins, the frame that opened the gate, else -1.
+    streams: int64 (P,), index into the batch. first, stop: int64 (P,), from which frame of the stream to before which. ends: bool (P,), the gate
+    closed behind the last of them. since: int64 (P,), the frame from which on the gate is open. known: int64 (P,), of one with which the
+    gate opened the frame that did it, else -1.
     """
 
     streams: np.ndarray
     first: np.ndarray
     stop: np.ndarray
-    begins: np.ndarray
     ends: np.ndarray
     since: np.ndarray
     known: np.ndarray
@@ -70,13 +70,13 @@ class Gating:
         scores: float32 (rows.sum(),), the watching stage's values; places: the frame that each answers; known: the frame with which it came.
         """
         most = len(slots) + len(scores)
-        table, flags = np.empty((most, 5), np.int64), np.empty((most, 2), np.bool_)
+        table, ends = np.empty((most, 5), np.int64), np.empty(most, np.bool_)
         count = compiled().gate(
             slots, counts, seen, rows, scores, places, known, np.float32(self._gate.on), np.float32(self._off),
-            self._gate.min_on, self._gate.min_off, self._gate.before, *self._numbers, table, flags,
+            self._gate.min_on, self._gate.min_off, self._gate.before, *self._numbers, table, ends,
         )  # fmt: skip
         streams, first, stop, since, opened = (np.ascontiguousarray(c) for c in table[:count].T)
-        return Passages(streams, first, stop, flags[:count, 0].copy(), flags[:count, 1].copy(), since, opened)
+        return Passages(streams, first, stop, ends[:count], since, opened)
 
     def frames(
         self, passages: Passages, slots: np.ndarray, seen: np.ndarray, starts: np.ndarray, inputs: list[np.ndarray]
@@ -84,7 +84,7 @@ class Gating:
         """The frames of passages, end to end. inputs: the batch's, stream i's from row starts[i] on."""
         counts = passages.stop - passages.first
         stream = np.repeat(passages.streams, counts)
-        frame = np.arange(int(counts.sum())) + np.repeat(passages.first - (np.cumsum(counts) - counts), counts)
+        frame = ranges(passages.first, counts)
         old, found = frame < seen[stream], []
         new = (starts[stream] + frame - seen[stream])[~old]
         for ring, array in zip(self._rings, inputs, strict=True):
@@ -97,8 +97,7 @@ class Gating:
     def hold(self, slots: np.ndarray, counts: np.ndarray, seen: np.ndarray, inputs: list[np.ndarray]) -> None:
         """Keeps the last frames of the batch."""
         kept = np.minimum(counts, self._held)
-        row = np.arange(int(kept.sum())) + np.repeat(np.cumsum(counts) - kept - (np.cumsum(kept) - kept), kept)
-        frame = np.arange(int(kept.sum())) + np.repeat(seen + counts - kept - (np.cumsum(kept) - kept), kept)
+        row, frame = ranges(np.cumsum(counts) - kept, kept), ranges(seen + counts - kept, kept)
         for ring, array in zip(self._rings, inputs, strict=True):
             ring[np.repeat(slots, kept), frame % self._held] = array[row]
 
@@ -110,12 +109,12 @@ class Gating:
 @njit(nogil=True)
 def gate(
     slots, counts, seen, rows, scores, places, known, on, off, min_on, min_off, before, is_open, run, run_place, begin,
-    passed, table, flags,
+    passed, table, ends,
 ):  # fmt: skip
-    """Moves each stream's gate over its scores; the passages. table (P, 5): stream, first, stop, since, known; flags (P, 2): begins, ends."""
+    """Moves each stream's gate over its scores; the passages. table (P, 5): stream, first, stop, since, known; ends (P,)."""
     made, row = 0, 0
     for i in range(len(slots)):
-        s, fresh, opened = slots[i], False, np.int64(-1)
+        s, opened = slots[i], np.int64(-1)
         at = seen[i]  # of an open gate, what has passed so far
         for r in range(row, row + rows[i]):
             if is_open[s] == 0:
@@ -128,7 +127,7 @@ def gate(
                 if run[s] >= min_on:
                     is_open[s], run[s] = 1, 0
                     begin[s] = max(run_place[s] - before, passed[s])
-                    at, fresh, opened = begin[s], True, known[r]
+                    at, opened = begin[s], known[r]
             elif not scores[r] < off:
                 run[s] = 0
             else:
@@ -136,13 +135,13 @@ def gate(
                 if run[s] >= min_off:
                     stop = min(known[r] + 1, seen[i] + counts[i])
                     table[made] = (i, at, stop, begin[s], opened)
-                    flags[made] = (fresh, True)
+                    ends[made] = True
                     made += 1
-                    is_open[s], run[s], passed[s], fresh, opened = 0, 0, stop, False, -1
+                    is_open[s], run[s], passed[s], opened = 0, 0, stop, -1
         row += rows[i]
-        if is_open[s] and (at < seen[i] + counts[i] or fresh):
+        if is_open[s] and (at < seen[i] + counts[i] or opened >= 0):
             table[made] = (i, at, seen[i] + counts[i], begin[s], opened)
-            flags[made] = (fresh, False)
+            ends[made] = False
             made += 1
     return made
 
@@ -152,21 +151,6 @@ def compiled() -> Any:
     """The loop, compiled once a process."""
     i8, f4 = types.int64, types.float32
     column, row = types.Array(i8, 1, "A"), i8[::1]
-    arguments = (
-        row,
-        row,
-        row,
-        row,
-        f4[::1],
-        row,
-        row,
-        f4,
-        f4,
-        i8,
-        i8,
-        i8,
-        *(column,) * 5,
-        i8[:, ::1],
-        types.boolean[:, ::1],
-    )
+    streams, watched = (row, row, row), (row, f4[::1], row, row)
+    arguments = (*streams, *watched, f4, f4, i8, i8, i8, *(column,) * 5, i8[:, ::1], types.boolean[::1])
     return load_static([gate], {"gate": [arguments]})

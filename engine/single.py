@@ -12,6 +12,7 @@ from .decoders.decoder import joined
 from .errors import UndertowError
 from .given import Given
 from .index import Key
+from .ragged import ranges
 from .section import Section
 from .stage import Stage
 
@@ -25,8 +26,6 @@ class Decoded:
 
     def __init__(self, decoder: Decoder, section: Section, stage: Stage):
         self.decoder, self.section, self.columns, self.stage = decoder, section, section.columns(), stage
-        spec = stage.spec
-        self._at_once = (spec.delay, spec.frames_per_step, spec.outputs_per_step) == (0, 1, 1)
 
     def events(
         self,
@@ -38,8 +37,8 @@ class Decoded:
     ) -> Events:
         """What the decoder makes of rows[i] outputs of each stream. before: outputs that each had given before these, int64 (B,)."""
         spec = self.stage.spec
-        at = np.arange(len(outputs[0])) + np.repeat(before - (np.cumsum(rows) - rows), rows)
-        frames = dict(zip((t.name for t in spec.inputs), inputs, strict=True)) if self._at_once and inputs else {}
+        at = ranges(before, rows)
+        frames = dict(zip((t.name for t in spec.inputs), inputs, strict=True)) if spec.at_once and inputs else {}
         events = self.decoder.events(self.columns, outputs_of(spec, slots, rows, outputs, at, frames, self.stage))
         events.at = at[events.rows]
         return events

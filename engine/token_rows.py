@@ -5,7 +5,6 @@ many frames it had when the last token was sampled, and of each voice that token
 RECENT tokens for the repetition penalty.
 """
 
-import math
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -33,11 +32,6 @@ def token_states(voices: int) -> tuple[StateSpec, ...]:
         StateSpec(f"generate.{name}", f"generate.{name}", shape, "int64", -1.0 if name == "next" else 0.0)
         for name, shape in numbers
     ), ring
-
-
-def token_bytes(voices: int) -> int:
-    """Bytes of generation's part of a row."""
-    return sum(math.prod(s.shape) * np.dtype(s.dtype).itemsize for s in token_states(voices))
 
 
 @njit(nogil=True)

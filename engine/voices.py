@@ -30,7 +30,7 @@ class Voices:
 def voices_of(spec: StepSpec, limits: Mapping[str, int]) -> Voices | str:
     """The model's voices, or why it has none. limits: of inputs that are an index into a table, how many entries that has."""
     have = f"the model has inputs {_named(spec.inputs)} and outputs {_named(spec.outputs)}"
-    if spec.sequence or spec.delay or (spec.frames_per_step, spec.outputs_per_step) != (1, 1):
+    if not spec.at_once:
         return (
             "generation needs a step graph that answers each token at once: no delay, one frame and one output a step"
         )

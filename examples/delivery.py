@@ -194,23 +194,22 @@ async def feed(file: Path, servers: str, topics: tuple[str, str]) -> None:
     await admin.close()
     placed = read_pipeline(file)
     spec = outside(pipeline_model(placed), placed.pipeline.decode)
-    source, last = FilesSource(placed.pipeline.source, placed.folder, spec), dict[str, set[Any]]()
+    source, open_keys = FilesSource(placed.pipeline.source, placed.folder, spec), dict[str, set[Any]]()
     async with AIOKafkaProducer(bootstrap_servers=servers, linger_ms=20, max_request_size=2**24) as producer:
         await source.open({})
         while not source.exhausted:
             for record in await source.poll(1000, 1.0):
-                live = last.setdefault(record.partition, set())
-                ended = live if record.end_partition else {record.key} if record.end else set()
-                if not record.end_partition:
-                    payload: dict[str, Any] = {"end": True} if record.end else {}
-                    if record.value is not None:
-                        payload["value"] = plain(record.value)
-                    await producer.send(topics[0], json.dumps(payload).encode(), str(record.key).encode())
-                    live.add(record.key)
-                else:
-                    for key in ended:
+                live = open_keys.setdefault(record.partition, set())
+                if record.end_partition:
+                    for key in live:
                         await producer.send(topics[0], b'{"end": true}', str(key).encode())
-                live -= set(ended)
+                    live.clear()
+                    continue
+                payload: dict[str, Any] = {"end": True} if record.end else {}
+                if record.value is not None:
+                    payload["value"] = plain(record.value)
+                await producer.send(topics[0], json.dumps(payload).encode(), str(record.key).encode())
+                (live.discard if record.end else live.add)(record.key)
         await source.close()
 
 

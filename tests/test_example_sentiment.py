@@ -12,6 +12,8 @@ import torch
 
 import undertow as ut
 
+from .example_modules import importable
+
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "sentiment"
 MODULES = ("data", "model", "picture", "scores", "streaming", "train", "words")
 SAID = ["What a wonderful, warm film!", "It is dull.", "I don't hate it :)", "Not good, not bad, and far too long..."]
@@ -19,15 +21,8 @@ SAID = ["What a wonderful, warm film!", "It is dull.", "I don't hate it :)", "No
 
 @pytest.fixture(scope="module", autouse=True)
 def example():
-    """The example's folder on the path, and its modules forgotten afterwards."""
-    torch.set_num_threads(1)
-    patch = pytest.MonkeyPatch()
-    patch.syspath_prepend(str(EXAMPLE.parent))
-    patch.syspath_prepend(str(EXAMPLE))
-    yield
-    patch.undo()
-    for name in MODULES:
-        sys.modules.pop(name, None)
+    with importable(EXAMPLE, MODULES):
+        yield
 
 
 def test_words_are_what_is_said():

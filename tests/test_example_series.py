@@ -1,6 +1,5 @@
 """The time series example: nothing comes from the future, no held-out hour is trained on, and streams say what torch says."""
 
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,21 +11,16 @@ from hypothesis import strategies as st
 
 import undertow as ut
 
+from .example_modules import importable
+
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "series"
 MODULES = ("baselines", "data", "model", "others", "packages", "train", "weather")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def example():
-    """The example's folder on the path, and its modules forgotten afterwards."""
-    torch.set_num_threads(1)
-    patch = pytest.MonkeyPatch()
-    patch.syspath_prepend(str(EXAMPLE.parent))
-    patch.syspath_prepend(str(EXAMPLE))
-    yield
-    patch.undo()
-    for name in MODULES:
-        sys.modules.pop(name, None)
+    with importable(EXAMPLE, MODULES):
+        yield
 
 
 def made_up(hours: int = 3000, start: str = "2013-06-01T00"):

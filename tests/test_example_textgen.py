@@ -1,7 +1,6 @@
 """The text generation example: pieces are reversible, no near-copy is on both sides, and streams say what torch says."""
 
 import math
-import sys
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import undertow as ut
+
+from .example_modules import importable
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "textgen"
 MODULES = ("data", "model", "ngram", "picture", "pieces", "streaming", "train")
@@ -28,15 +29,8 @@ TEXTS = [
 
 @pytest.fixture(scope="module", autouse=True)
 def example():
-    """The example's folder on the path, and its modules forgotten afterwards."""
-    torch.set_num_threads(1)
-    patch = pytest.MonkeyPatch()
-    patch.syspath_prepend(str(EXAMPLE.parent))
-    patch.syspath_prepend(str(EXAMPLE))
-    yield
-    patch.undo()
-    for name in MODULES:
-        sys.modules.pop(name, None)
+    with importable(EXAMPLE, MODULES):
+        yield
 
 
 @given(st.text(alphabet=["\n", "\t", *map(chr, range(32, 127))], max_size=80))

@@ -18,7 +18,7 @@ from numba import njit, types
 from ..artifact import StateSpec, StepSpec, TensorSpec
 from ..cache import load_static
 from ..errors import ConfigError
-from .choosing import chosen_output, not_in_chain, seconds
+from .choosing import chosen, chosen_output, not_in_chain, seconds
 from .decoder import About, Decoder, Events, Outputs
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -71,18 +71,13 @@ class Anomaly(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 def predicted_input(name: str | None, spec: StepSpec, output: TensorSpec) -> TensorSpec:
     """The input of this name, or the only one, whose next frame the output can be. Raises ConfigError."""
-    names = [t.name for t in spec.inputs]
-    if name is None and len(names) > 1:
-        raise ConfigError(f"[decode] of = 'prediction': the model has inputs {names}; say which with input = \"...\"")
-    if name is not None and name not in names:
-        raise ConfigError(f"[decode] input = {name!r} is not an input of the model, which has {names}")
-    found = spec.inputs[0 if name is None else names.index(name)]
+    found = chosen("of = 'prediction'", "input", spec.inputs, name)
     if (found.dtype, math.prod(found.shape)) != (output.dtype, math.prod(output.shape)):
         raise ConfigError(
             f"[decode] of = 'prediction': output '{output.name}' is {output.dtype} {output.shape}, "
             f"input '{found.name}' is {found.dtype} {found.shape}; expected the same number of float32 values"
         )
-    if spec.sequence or (spec.delay, spec.frames_per_step, spec.outputs_per_step) != (0, 1, 1):
+    if not spec.at_once:
         kind = (
             "of whole sequences"
             if spec.sequence

@@ -9,14 +9,19 @@ from ..errors import ConfigError
 from .decoder import About
 
 
-def chosen_output(kind: str, spec: StepSpec, name: str | None) -> TensorSpec:
-    """The output of this name, or the only one. Raises ConfigError."""
-    names = [t.name for t in spec.outputs]
+def chosen(what: str, key: str, tensors: Sequence[TensorSpec], name: str | None) -> TensorSpec:
+    """The one of this name, or the only one. what: asks for it; key: "input" or "output". Raises ConfigError."""
+    names = [t.name for t in tensors]
     if name is None and len(names) > 1:
-        raise ConfigError(f"[decode] type = '{kind}': the model has outputs {names}; say which with output = \"...\"")
+        raise ConfigError(f'[decode] {what}: the model has {key}s {names}; say which with {key} = "..."')
     if name is not None and name not in names:
-        raise ConfigError(f"[decode] output = {name!r} is not an output of the model, which has {names}")
-    found = spec.outputs[0 if name is None else names.index(name)]
+        raise ConfigError(f"[decode] {key} = {name!r} is not an {key} of the model, which has {names}")
+    return tensors[0 if name is None else names.index(name)]
+
+
+def chosen_output(kind: str, spec: StepSpec, name: str | None) -> TensorSpec:
+    """The output of this name, or the only one; float32. Raises ConfigError."""
+    found = chosen(f"type = '{kind}'", "output", spec.outputs, name)
     if found.dtype != "float32":
         raise ConfigError(f"[decode] type = '{kind}': output '{found.name}' is {found.dtype}, expected float32")
     return found

@@ -1,7 +1,8 @@
 """`[decode] type = "ctc"`: text and words from a model trained with connectionist temporal classification."""
 
-from collections.abc import Mapping, Sequence
-from functools import cache
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -101,9 +102,10 @@ class Ctc(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
             )
 
 
-class _Searching:
+class _Searching(ABC):
     """What both have in common: options, the loop that makes room, and events."""
 
+    states: tuple[StateSpec, ...]
     spare = 0
 
     def __init__(self, config: Ctc, output: str, names: Sequence[str], blank: int, place_s: float | None):
@@ -117,7 +119,26 @@ class _Searching:
         self._logs = np.empty(len(names))
         self._program = compiled_path() if config.beam == 1 else compiled_search()
 
-    def _tell(self, streams: int, rows: int, take: Any) -> Events:
+    def events(self, columns: Mapping[str, np.ndarray], outputs: Outputs) -> Events:
+        values, ends = outputs.values[self._output], outputs.counts.cumsum()
+        given = [*self._columns(columns), outputs.slots, ends, values, outputs.at]
+        return self._tell(len(ends), len(values), partial(self._take, given))
+
+    def finish(self, columns: Mapping[str, np.ndarray], slots: np.ndarray) -> Events:
+        return self._tell(len(slots), 0, partial(self._end, [*self._columns(columns), slots]))
+
+    @abstractmethod
+    def _take(self, given: Sequence[np.ndarray], told: Told) -> None:
+        """The search over outputs: the states, slots, where each stream's outputs end, scores, places."""
+
+    @abstractmethod
+    def _end(self, given: Sequence[np.ndarray], told: Told) -> None:
+        """The search at streams' ends: the states, slots."""
+
+    def _columns(self, columns: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        return [columns[s.name] for s in self.states]
+
+    def _tell(self, streams: int, rows: int, take: Callable[[Told], None]) -> Events:
         told = room(max(streams, rows), self._max_tokens + 1, self._max_chars)
         while True:
             take(told)
@@ -141,25 +162,11 @@ class BestPath(_Searching):
             _state("peaks", np.zeros(size, "<f4")),
         )
 
-    def events(self, columns: Mapping[str, np.ndarray], outputs: Outputs) -> Events:
-        states, values, ends = (
-            [columns[s.name] for s in self.states],
-            outputs.values[self._output],
-            outputs.counts.cumsum(),
-        )
+    def _take(self, given: Sequence[np.ndarray], told: Told) -> None:
+        self._program.best_paths(*given, self._labels, self._options, self._logs, told)
 
-        def take(told: Told) -> None:
-            self._program.best_paths(
-                *states, outputs.slots, ends, values, outputs.at, self._labels, self._options, self._logs, told
-            )
-
-        return self._tell(len(ends), len(values), take)
-
-    def finish(self, columns: Mapping[str, np.ndarray], slots: np.ndarray) -> Events:
-        states = [columns[s.name] for s in self.states]
-        return self._tell(
-            len(slots), 0, lambda told: self._program.end_paths(*states, slots, self._labels, self._options, told)
-        )
+    def _end(self, given: Sequence[np.ndarray], told: Told) -> None:
+        self._program.end_paths(*given, self._labels, self._options, told)
 
 
 class BeamSearch(_Searching):
@@ -199,28 +206,11 @@ class BeamSearch(_Searching):
             _state("peaks", np.zeros(nodes, "<f4")),
         )
 
-    def events(self, columns: Mapping[str, np.ndarray], outputs: Outputs) -> Events:
-        states, values, ends = (
-            [columns[s.name] for s in self.states],
-            outputs.values[self._output],
-            outputs.counts.cumsum(),
-        )
+    def _take(self, given: Sequence[np.ndarray], told: Told) -> None:
+        self._program.search(*given, self._known, self._options, self._logs, self._bench, self._trail, told)
 
-        def take(told: Told) -> None:
-            self._program.search(
-                *states, outputs.slots, ends, values, outputs.at, self._known, self._options, self._logs, self._bench,
-                self._trail, told,
-            )  # fmt: skip
-
-        return self._tell(len(ends), len(values), take)
-
-    def finish(self, columns: Mapping[str, np.ndarray], slots: np.ndarray) -> Events:
-        states = [columns[s.name] for s in self.states]
-
-        def take(told: Told) -> None:
-            self._program.end_searches(*states, slots, self._known, self._options, self._trail, told)
-
-        return self._tell(len(slots), 0, take)
+    def _end(self, given: Sequence[np.ndarray], told: Told) -> None:
+        self._program.end_searches(*given, self._known, self._options, self._trail, told)
 
 
 def _state(name: str, initial: np.ndarray) -> StateSpec:

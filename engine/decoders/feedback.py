@@ -7,6 +7,7 @@ import numpy as np
 from ..artifact import StateSpec, StepSpec, TensorSpec
 from ..errors import ConfigError
 from ..layout import Layout
+from ..ragged import starts_of
 from .decoder import Outputs
 
 _COPIES = 256  # that are stepped at once
@@ -44,7 +45,7 @@ def fed_inputs(
                 "expected as many float32 values"
             )
         found[name] = (source.name, None if isinstance(what, str) else list(levels).index(what))
-    if spec.sequence or (spec.delay, spec.frames_per_step, spec.outputs_per_step) != (0, 1, 1):
+    if not spec.at_once:
         raise ConfigError(
             "[decode] ahead: the model does not answer each frame at once, so what it says cannot be its next frame"
         )
@@ -73,7 +74,7 @@ class Feedback:
         found = np.zeros((len(outputs.at), self.ahead, *outputs.values[name].shape[1:]), np.float32)
         due = np.zeros(len(outputs.at), np.bool_)
         due[rows] = True
-        first = np.cumsum(outputs.counts) - outputs.counts
+        first = starts_of(outputs.counts)
         for wave in range(int(outputs.counts.max(initial=0))):
             live = np.flatnonzero(outputs.counts > wave)
             for begin in range(0, len(live), self.spare):

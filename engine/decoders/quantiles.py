@@ -9,6 +9,7 @@ import numpy as np
 
 from ..artifact import StateSpec, TensorSpec
 from ..errors import ConfigError
+from ..ragged import ranges
 from .choosing import chosen_output, not_in_chain
 from .decoder import About, Decoder, Events, Outputs
 from .feedback import Feedback, fed_inputs
@@ -102,9 +103,9 @@ class Forecasts:
         """Which rows are told of."""
         if self._config.every == 1:
             return np.arange(int(outputs.counts.sum()))
-        count, ends = columns["decode.count"], np.cumsum(outputs.counts)
+        count = columns["decode.count"]
         before = count[outputs.slots]
-        place = np.arange(int(outputs.counts.sum())) + np.repeat(before - (ends - outputs.counts), outputs.counts)
+        place = ranges(before, outputs.counts)
         count[outputs.slots] = (before + outputs.counts) % self._config.every
         return np.flatnonzero((place + 1) % self._config.every == 0)
 

@@ -78,7 +78,7 @@ def open_kafka_parts(placed: PlacedPipeline, sink: Sink | None) -> "KafkaParts":
     pipeline, model = placed.pipeline, pipeline_model(placed)
     source, config = pipeline.source, pipeline.sink
     assert isinstance(source, KafkaSourceConfig)
-    engine = _engine(placed, model, _steady_backend(placed, model))
+    engine = _engine(placed, model, steady_backend(placed, model))
     with _in_file(placed):
         check_guarantee(pipeline)
         intake = open_intake(placed, engine)
@@ -115,7 +115,7 @@ def fresh_stream(placed: PlacedPipeline, model: Model, encodes: bool) -> OneStre
     """A model of its own for one stream, under the pipeline's policies. encodes: as the sink's topic has it."""
     few = msgspec.structs.replace(placed.pipeline, model=msgspec.structs.replace(placed.pipeline.model, max_streams=2))
     alone, refusals = msgspec.structs.replace(placed, pipeline=few), Refusals()
-    engine, sink = _engine(alone, model, _steady_backend(alone, model)), few.sink
+    engine, sink = _engine(alone, model, steady_backend(alone, model)), few.sink
     with _in_file(placed):
         codec = None
         if encodes and isinstance(sink, KafkaSinkConfig):
@@ -143,7 +143,7 @@ def open_states(placed: PlacedPipeline) -> States:
 def fresh_batch(placed: PlacedPipeline, model: Model) -> Batch:
     """Another batch for the model, without streams: none of them expires, and no record stops it."""
     policy = msgspec.structs.replace(placed.pipeline.policy, bad_record="dead-letter", idle_timeout_s=None)
-    engine = _engine(placed, model, _steady_backend(placed, model))
+    engine = _engine(placed, model, steady_backend(placed, model))
     return _batch(placed, engine, None, None, policy)
 
 
@@ -200,7 +200,7 @@ def rated(placed: PlacedPipeline, model: Model) -> Model:
     return replace(model, spec=msgspec.structs.replace(model.spec, sample_rate_hz=rate_hz))
 
 
-def _steady_backend(placed: PlacedPipeline, model: Model) -> str:
+def steady_backend(placed: PlacedPipeline, model: Model) -> str:
     """One backend whatever the batch, so that a replay gives what the first run gave: the compiled one where it can run the model."""
     config = placed.pipeline.model
     if config.backend != "auto":

@@ -38,7 +38,7 @@ class Texts:
 
     def __init__(self, config: Generate, spec: StepSpec, generator: Generator):
         self.generator, self._config = generator, config
-        self._labels = self._names(config, spec)
+        self._labels, self._goes_on = self._names(config, spec), spec.encoder is None
         self.stops = frozenset(self._tokens("stop", self._said_stops(config, spec)))
         self.after = frozenset(self._tokens("after", config.after or []))
         stop: Stop = sorted(self.stops)
@@ -111,7 +111,8 @@ class Texts:
     def _text(self, tokens: list[int]) -> str:
         assert self._labels is not None
         said = tokens[:-1] if tokens and tokens[-1] in self.stops else tokens
-        return "".join(self._labels[t] for t in said).replace(self._config.word_separator, " ")
+        text = "".join(self._labels[t] for t in said).replace(self._config.word_separator, " ")
+        return text if self._goes_on else text.removeprefix(" ")
 
 
 class Prompted:

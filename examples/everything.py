@@ -19,7 +19,7 @@ from rich.console import Console
 
 HERE = Path(__file__).resolve().parent
 DOCS = HERE.parent / "docs" / "applications.md"
-NAMES = ("textgen", "sentiment", "series")
+NAMES = ("textgen", "sentiment", "translation", "speech", "series", "music", "video")
 MARKED = re.compile(r"(?<=<!-- table -->\n).*?(?=<!-- end -->)", re.DOTALL)
 console = Console(stderr=True)
 

@@ -50,7 +50,7 @@ def page(results: Mapping[str, Result], delivery: Mapping[str, Mapping[str, Any]
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Undertow: what recurrent networks are for</title><style>{STYLE}</style></head><body><main>
 <h1>What recurrent networks are for</h1>
-<p>Applications, trained here on real data, exported, and run as live streams. Every figure on this page was measured by the run that wrote it.</p>
+<p>Seven applications, trained here on real data, exported, and run as live streams. Every figure on this page was measured by the run that wrote it.</p>
 <div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>
 {sections}</main></body></html>
 """
@@ -76,7 +76,8 @@ def told(pipeline: str, found: Mapping[str, Any]) -> str:
     ways = [f"after {found['killed']} kill -9"]
     if "killed_on_kafka" in found:
         ways.append(f"from Kafka after {found['killed_on_kafka']} more")
-    return f"{pipeline}: {found['answers']:,} answers of {found['streams']:,} streams, the same {' and '.join(ways)}"
+    exact = f", numbers to {found['apart']:g}, since ONNX Runtime runs the model" if found["apart"] else ""
+    return f"{pipeline}: {found['answers']:,} answers of {found['streams']:,} streams, the same {' and '.join(ways)}{exact}"
 
 
 def row(result: Result) -> list[str]:

@@ -1,7 +1,7 @@
 """Examples are folders of plain modules, several with the same names: a test file has those of one example."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,13 +10,13 @@ import torch
 
 
 @contextmanager
-def importable(example: Path, modules: Sequence[str]) -> Iterator[None]:
-    """The example's folder is on the path, and these modules are forgotten afterwards."""
+def importable(example: Path) -> Iterator[None]:
+    """The example's modules and those that the examples share can be imported, and are forgotten afterwards."""
     torch.set_num_threads(1)
     patch = pytest.MonkeyPatch()
     patch.syspath_prepend(str(example.parent))
     patch.syspath_prepend(str(example))
     yield
     patch.undo()
-    for name in modules:
-        sys.modules.pop(name, None)
+    for path in (*example.glob("*.py"), *example.parent.glob("*.py")):
+        sys.modules.pop(path.stem, None)

@@ -15,13 +15,12 @@ import undertow as ut
 from .example_modules import importable
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "sentiment"
-MODULES = ("data", "model", "picture", "scores", "streaming", "train", "words")
 SAID = ["What a wonderful, warm film!", "It is dull.", "I don't hate it :)", "Not good, not bad, and far too long..."]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def example():
-    with importable(EXAMPLE, MODULES):
+    with importable(EXAMPLE):
         yield
 
 

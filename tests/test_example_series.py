@@ -14,12 +14,11 @@ import undertow as ut
 from .example_modules import importable
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "series"
-MODULES = ("baselines", "data", "model", "others", "packages", "train", "weather")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def example():
-    with importable(EXAMPLE, MODULES):
+    with importable(EXAMPLE):
         yield
 
 

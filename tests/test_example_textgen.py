@@ -17,7 +17,6 @@ import undertow as ut
 from .example_modules import importable
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "textgen"
-MODULES = ("data", "model", "ngram", "picture", "pieces", "streaming", "train")
 TEXTS = [
     "A rose is a rose.\n\t\t-- Stein",
     "Roses are red,\nviolets are blue.",
@@ -29,7 +28,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module", autouse=True)
 def example():
-    with importable(EXAMPLE, MODULES):
+    with importable(EXAMPLE):
         yield
 
 

@@ -19,7 +19,8 @@ class Generate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_steps, temperature, top_k, top_p, repetition_penalty, min_steps, beam, length_penalty: as in `Engine.generate`.
     seed: the random numbers of a stream follow from this and from its key. stop: tokens, numbers or labels, that end a text; of a model with an
     encoder the one that it names, if not given. start: the token that a model with an encoder begins with, the one that it names if not given.
-    labels: in place of the artifact's. word_separator: this character in a label stands for a space in `text`.
+    labels: in place of the artifact's. word_separator: this in a label stands for a space in `text`; one that a text of a model with an encoder
+    begins with is left out, since it goes on from nothing.
     """
 
     max_steps: Count

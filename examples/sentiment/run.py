@@ -5,7 +5,6 @@ DIR gets live.onnx, whole.onnx, pipeline.toml and words.jsonl for `undertow run 
 
 import argparse
 import json
-import shutil
 import time
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import torch
 from data import Sentence, sentences, split
 from model import LiveSentiment, WholeSentiment
 from picture import picture
+from placing import place
 from scores import scores, vader
 from streaming import live_scores, torch_scores, whole_scores
 from train import HERE, load
@@ -104,7 +104,7 @@ def measured(live: LiveSentiment, whole: WholeSentiment, held_out: list[Sentence
 
 def lay_out(held_out: list[Sentence], out: Path) -> None:
     """The pipeline's file and its input: one line of JSON a sentence."""
-    shutil.copyfile(HERE / "pipeline.toml", out / "pipeline.toml")
+    place(HERE / "pipeline.toml", out)
     lines = [{"key": s.key, "value": frames(s.text).tolist(), "end": True} for s in held_out[:IN_PIPELINE]]
     (out / "words.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 

@@ -16,6 +16,7 @@ import pictures
 import torch
 import weather
 from data import TRAINED_ON, normals, pressure, prices, stations
+from placing import place
 from torch import nn
 from train import HERE, trained
 
@@ -105,7 +106,7 @@ def check(more: dict[str, Any]) -> float:
 
 def lay_out(out: Path, pipeline: str, folder: str, streams: dict[str, np.ndarray]) -> None:
     """A pipeline's file, and its input: a .npy a stream."""
-    shutil.copy(HERE / pipeline, out)
+    place(HERE / pipeline, out)
     shutil.rmtree(out / folder, ignore_errors=True)
     (out / folder).mkdir()
     for key, frames in streams.items():

@@ -5,7 +5,6 @@ DIR gets textgen.onnx, pipeline.toml and prompts.jsonl for `undertow run DIR/pip
 
 import argparse
 import json
-import shutil
 import time
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from model import FortuneNet
 from ngram import NGrams
 from picture import picture
 from pieces import Pieces
+from placing import place
 from prompts import line_of
 from streaming import bits, streamed, worst_difference
 from train import HERE, load
@@ -107,7 +107,7 @@ def generated(engine: ut.Engine, model: FortuneNet, pieces: Pieces, out: Path) -
     """Texts of many streams, and the pipeline's file and input."""
     texts = written(engine, pieces, [PROMPTS[i % len(PROMPTS)] for i in range(WRITERS)], 100, seed=1)
     (out / "texts.txt").write_text("\n%\n".join(texts) + "\n")
-    shutil.copyfile(HERE / "pipeline.toml", out / "pipeline.toml")
+    place(HERE / "pipeline.toml", out)
     lines = [line_of(f"prompt-{i}", PROMPTS[i % len(PROMPTS)], pieces) for i in range(IN_PIPELINE)]
     (out / "prompts.jsonl").write_text("".join(line + "\n" for line in lines))
     return {"writers": WRITERS, "different_texts": len(set(texts)), "tokens_per_s": speeds(engine, model)}

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -37,10 +37,10 @@ class Stage:
 
     model: path of a step artifact, or an `Artifact`. name: what others call it, the file's name without its suffix if not given.
     input: "frames", those of the stream; or the name of an earlier stage, whose outputs it takes; where either has several, a dict
-    from each input to "stage.output" of one stage. gate: of a stage that takes frames.
+    from each input to "stage.output" of one stage. gate: of a stage that takes frames, as a `Gate` or its keys.
     """
 
     model: str | PathLike[str] | Artifact
     name: str | None = None
     input: str | Mapping[str, str] = "frames"
-    gate: Gate | None = None
+    gate: Gate | Mapping[str, Any] | None = None

@@ -4,6 +4,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -76,19 +77,29 @@ def _linked(stage: Stage, before: Sequence[Link]) -> Link:
             f"stage {name!r}: {artifact.name} {kind}, which no stage of a chain does; a chain is of step graphs"
         )
     source, picks = _source(name, stage.input, spec, before)
-    if stage.gate is not None:
+    gate = _gate(name, stage.gate)
+    if gate is not None:
         if source != FRAMES:
             raise ConfigError(
                 f"stage {name!r}: has a gate and takes {stage.input!r}; give the gate to the stage that takes 'frames'"
             )
         if any(link.gate for link in before):
             raise ConfigError(f"stage {name!r}: a stage before it has a gate already; a chain has one")
-        if stage.gate.by not in names:
-            raise ConfigError(f"stage {name!r}: gate.by = {stage.gate.by!r} is no stage before it, which are {names}")
-    gated = stage.gate is not None or (source != FRAMES and before[source].gated)
+        if gate.by not in names:
+            raise ConfigError(f"stage {name!r}: gate.by = {gate.by!r} is no stage before it, which are {names}")
+    gated = gate is not None or (source != FRAMES and before[source].gated)
     if source == FRAMES and before:
         _same_frames(name, spec, before[0])
-    return Link(name, artifact, source, picks, gated, stage.gate)
+    return Link(name, artifact, source, picks, gated, gate)
+
+
+def _gate(name: str, given: Gate | Mapping[str, Any] | None) -> Gate | None:
+    """The gate, its keys and values checked."""
+    try:
+        keys = dict(given) if isinstance(given, Mapping) else msgspec.to_builtins(given)
+        return msgspec.convert(keys, Gate | None)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"stage {name!r}: gate: {error}") from error
 
 
 def _source(

@@ -91,7 +91,7 @@ def copied(program: Program, out: Value, x: Value, walk: Sequence[tuple[int, int
         return
     joint, pieces = pieces_of(x)
     along = [d for d, (_, axis, _) in enumerate(walk) if axis == joint]
-    outer, inner = along[-1], along[0]
+    outer, inner = sorted((along[0], along[-1]), key=dims.__getitem__)  # a copy is said for each entry of the outer one
     for k in range(dims[outer] if len(along) == 2 else 1):
         first, begin = k * walk[outer][2] if len(along) == 2 else 0, 0
         for p in pieces:

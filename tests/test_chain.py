@@ -143,6 +143,18 @@ def test_a_chain_without_a_gate_is_its_stages_one_after_the_other(behind: str) -
         check(events, through(stages, list(streams[key.rstrip("'")])), key)
 
 
+def test_a_gate_by_its_keys_is_that_gate() -> None:
+    """Keys in place of a `Gate` make the same chain, and a stream of one goes on in the other."""
+    keys, frames = {"by": "watch", "on": 0.5, "before": 1}, noise(16, 0)
+    one, other = (
+        Engine(chain(scores_step(), gate, [sums_step()]), backend="ort", max_streams=2) for gate in (keys, Gate(**keys))
+    )
+    events = list(one.push("s", frames[:8]))
+    other.restore("s", one.snapshot("s"))
+    events += [*other.push("s", frames[8:]), *other.close("s")]
+    check(events, gated(list(frames), [scores_step()], Gate(**keys), [sums_step()]))
+
+
 def test_a_decoder_behind_a_gate_ends_with_each_stretch() -> None:
     """A stretch that ends while the value is high has its end; `begin` and `at` are frames of the stream."""
     gate = Gate(by="watch", on=0.5, before=1)
@@ -187,6 +199,8 @@ REFUSED: dict[str, tuple[Any, str]] = {
         lambda: [Stage(scores_step(), "w"), Stage(sums_step(), "a"), Stage(sums_step(), "b", "a", Gate(by="w", on=1))],
         "give the gate to the stage that takes 'frames'",
     ),
+    "a key that a gate has not": (lambda: [Stage(scores_step(), "w"), Stage(sums_step(), "b", gate={"by": "w", "on": 1, "of": 0})], "stage 'b': gate: .*unknown field `of`"),
+    "a count of none": (lambda: [Stage(scores_step(), "w"), Stage(sums_step(), "b", gate=Gate(by="w", on=1, min_on=0))], "stage 'b': gate: .*>= 1"),
     "off above on": (lambda: chain(scores_step(), Gate(by="watch", on=0.5, off=0.6), [sums_step()]), "expected off at or below on"),
     "which value": (lambda: chain(sums_step(), Gate(by="watch", on=0.5), [sums_step()]), "say which of its values"),
 }  # fmt: skip

@@ -1,6 +1,7 @@
 """The speech example: what is said in a transcript, the split, the language model, training's two losses, streams that say what torch says."""
 
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -247,6 +248,43 @@ def test_raw_sound_is_heard_as_it_comes(tmp_path):
     assert [(e["text"], e["final"], len(e["words"])) for e in events] == [("aa", True, 1)]
     assert events[0]["words"][0]["begin_s"] == pytest.approx(150 / 8000)
     assert "sound" not in engine
+
+
+class Loud(torch.nn.Module):
+    """Of every 256 samples how loud they are: a voice detector, or the scores of one letter."""
+
+    def __init__(self, blank: bool):
+        super().__init__()
+        self.blank = blank
+
+    def forward(self, samples):
+        loud = 2 * torch.nn.functional.avg_pool1d(samples.abs()[:, None], 256)[:, 0, :, None]
+        return torch.log_softmax(torch.cat([20 - 40 * loud, loud], -1), -1) if self.blank else loud
+
+
+def test_behind_the_gate_each_stretch_is_heard_by_itself(tmp_path):
+    """The chain of gated.toml hears in calls what a recogniser hears in each stretch that the plain rule cuts out, and less than all passes."""
+    from calls import behind_the_gate, calls, stretches
+    from data import Utterance
+    from ngram import write_arpa
+
+    for name, model, labels in (("voice", Loud(False), None), ("speech", Loud(True), ["<blank>", "a"])):
+        ut.export(model, torch.zeros(2, 1024), tmp_path / f"{name}.onnx", labels=labels, sample_rate_hz=8000)
+    write_arpa(["a a"], tmp_path / "words.arpa")
+    (tmp_path / "words.txt").write_text("a\n")
+    for pipeline in ("gated.toml", "pipeline.toml"):
+        shutil.copy(EXAMPLE / pipeline, tmp_path)
+    said = [Utterance(f"u{i}", "a", np.full(6000, 0.7, np.float32)) for i in range(4)]
+    told = behind_the_gate(tmp_path, calls(said, 2, seed=0))
+    assert (told["calls"], told["word error rate, gated"], told["word error rate, not gated"]) == (2, 0, 0)
+    assert 0.2 < told["share of the samples that passed"] < 0.9
+
+    gate = {"on": 0.5, "off": 0.35, "min_off": 2, "before": 300}
+    assert stretches(np.array([0.6, 0.1, 0.2, 0.9, 0.4, 0.3, 0.4, 0.1, 0.2, 0.1, 0.7]), gate) == [
+        (0, 3 * 256),
+        (3 * 256, 9 * 256),
+        (10 * 256 - 300, 11 * 256),
+    ]
 
 
 def test_rates():

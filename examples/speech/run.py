@@ -9,6 +9,7 @@ import argparse
 import json
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import soundfile
 import torch
 from baseline import NAME, heard_by_pocketsphinx, pronounced
+from calls import behind_the_gate, calls, detector
 from data import RATE_HZ, Utterance, prompts, split
 from model import STEP, Recogniser, outputs_of, padded
 from ngram import write_arpa
@@ -31,6 +33,7 @@ from train import HERE, restored
 
 import undertow as ut
 
+CALLS = 8
 TIMES_OVER = 5  # how often each recording is a stream of its own
 EXACT = 1e-4  # the worst difference from torch that is taken for the same
 Rows = dict[str, np.ndarray]
@@ -53,18 +56,31 @@ def main() -> None:
 
 
 def lay_out(folder: Path, model: Recogniser, training: list[Utterance], test: list[Utterance]) -> None:
-    """speech.onnx, words.arpa, words.txt, pipeline.toml, recordings/KEY.wav and truth.json {KEY: text} in `folder`."""
-    shutil.rmtree(folder / "recordings", ignore_errors=True)
-    (folder / "recordings").mkdir(parents=True)
+    """speech.onnx, voice.onnx, words.arpa, words.txt, both pipelines, recordings/KEY.wav, calls/KEY.wav and truth.json {KEY: text} in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
     example = torch.zeros(2, 8 * STEP)
     console.print(str(ut.export(model, example, folder / "speech.onnx", labels=LABELS, sample_rate_hz=RATE_HZ)))
     write_arpa(language(training), folder / "words.arpa")
     (folder / "words.txt").write_text("\n".join(sorted(vocabulary(training))) + "\n")
-    place(HERE / "pipeline.toml", folder)
-    for u in test:
-        exact = (padded(u.samples) * 32768).astype(np.int16)
-        soundfile.write(folder / "recordings" / f"{stream(u)}.wav", exact, RATE_HZ, subtype="PCM_16")
+    console.print(detector(folder / "voice.onnx"))
+    for pipeline in ("pipeline.toml", "gated.toml"):
+        place(HERE / pipeline, folder)
+    record([replace(u, key=stream(u), samples=padded(u.samples)) for u in test], folder / "recordings")
+    record(calls(test, CALLS, seed=2), folder / "calls")
     (folder / "truth.json").write_text(json.dumps({stream(u): u.text for u in test}, indent=1) + "\n")
+
+
+def record(chosen: list[Utterance], folder: Path) -> None:
+    """A WAV file of each."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for u in chosen:
+        soundfile.write(folder / f"{u.key}.wav", (u.samples * 32768).astype(np.int16), RATE_HZ, subtype="PCM_16")
+
+
+def recorded(folder: Path, chosen: list[Utterance]) -> list[Utterance]:
+    """The same with the samples as the files have them."""
+    return [replace(u, samples=soundfile.read(folder / f"{u.key}.wav", dtype="float32")[0]) for u in chosen]
 
 
 def stream(utterance: Utterance) -> str:
@@ -114,6 +130,7 @@ def result(folder: Path, model: Recogniser, training: list[Utterance], test: lis
                 float(np.abs(streamed[k] - whole[k]).max()) for k in whole
             ),
             **late_told(late, truth),
+            "calls": behind_the_gate(folder, recorded(folder / "calls", calls(test, CALLS, seed=2))),
             "bytes of a stream's snapshot, the search's state included": snapshot_bytes(folder),
         },
     }

@@ -32,7 +32,7 @@ console = Console(stderr=True)
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--epochs", type=int, default=24)
+    options.add_argument("--epochs", type=int, default=40)
     options.add_argument("--synthetic", type=int, default=3600, help="utterances by eSpeak NG, of 2 to 3 s")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument(

@@ -279,11 +279,11 @@ def test_behind_the_gate_each_stretch_is_heard_by_itself(tmp_path):
     assert (told["calls"], told["word error rate, gated"], told["word error rate, not gated"]) == (2, 0, 0)
     assert 0.2 < told["share of the samples that passed"] < 0.9
 
-    gate = {"on": 0.5, "off": 0.35, "min_off": 2, "before": 300}
+    gate = {"on": 0.5, "off": 0.35, "min_off": 2, "before": 200}
     assert stretches(np.array([0.6, 0.1, 0.2, 0.9, 0.4, 0.3, 0.4, 0.1, 0.2, 0.1, 0.7]), gate) == [
         (0, 3 * 256),
         (3 * 256, 9 * 256),
-        (10 * 256 - 300, 11 * 256),
+        (10 * 256 - 200, 11 * 256),
     ]
 
 

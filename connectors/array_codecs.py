@@ -7,7 +7,7 @@ import numpy as np
 
 from ..engine.artifact import StepSpec, TensorSpec
 from ..engine.errors import CodecError, ConfigError
-from .payloads import Decoded, Frames, each, encode_one, gathered, no_rows, only_input
+from .payloads import Decoded, Frames, each, encode_one, gathered, kind_of, no_rows, only_input
 from .records import Answer
 
 
@@ -151,7 +151,7 @@ def cast(array: np.ndarray, tensor: TensorSpec) -> np.ndarray:
 
 def numeric(name: str, array: np.ndarray) -> np.ndarray:
     if array.dtype.kind not in "fiub":
-        raise CodecError(f"output '{name}' is {array.dtype}, this codec carries numbers; use json or msgpack")
+        raise CodecError(f"output '{name}' is {kind_of(array)}, this codec carries numbers; use json or msgpack")
     return array
 
 
@@ -166,4 +166,4 @@ def pcm16(name: str, array: np.ndarray) -> np.ndarray:
     """Samples as little-endian int16, clipped to the range. Raises CodecError where one is not finite."""
     if array.dtype.kind != "f" or not np.isfinite(array).all():
         raise CodecError(f"output '{name}' ({array.dtype}): 16-bit samples need finite floats")
-    return np.clip(np.rint(array.astype(np.float64) * 32768), -32768, 32767).astype("<i2")
+    return np.minimum(np.rint(np.clip(array.astype(np.float64), -1, 1) * 32768), 32767).astype("<i2")

@@ -8,7 +8,7 @@ import numpy as np
 from ..engine.artifact import StepSpec, TensorSpec
 from ..engine.errors import CodecError
 from .array_codecs import cast
-from .payloads import Decoded, Frames, each, encode_one, gathered, library, no_rows
+from .payloads import Decoded, Frames, each, encode_one, gathered, kind_of, library, no_rows
 from .records import Answer
 
 
@@ -117,7 +117,7 @@ class ArrowCodec:
         pa = self._pa
         if array.dtype.kind not in "fiubU" or 0 in array.shape[1:]:
             raise CodecError(
-                f"output '{name}' is {array.dtype} {array.shape[1:]}, expected numbers or text, at least one a row"
+                f"output '{name}' is {kind_of(array)} {array.shape[1:]}, expected numbers or text, at least one a row; use json or msgpack"
             )
         column = pa.array(array.astype(array.dtype.newbyteorder("="), copy=False).reshape(-1))
         for size in reversed(array.shape[1:]):

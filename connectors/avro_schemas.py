@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from ..engine.errors import CodecError, ConfigError
-from .payloads import library
+from .payloads import kind_of, library
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _BY_DTYPE = {"float16": "float", "float32": "float", "float64": "double", "int64": "long", "bool": "boolean"}
@@ -85,6 +85,8 @@ def derived(values: Mapping[str, np.ndarray]) -> Any:
         )
     fields = []
     for name, array in values.items():
+        if array.dtype == object:
+            raise CodecError(f"output '{name}' is {kind_of(array)}, expected numbers or text; use json or msgpack")
         kind: Any = "string" if array.dtype.kind == "U" else _BY_DTYPE.get(array.dtype.name, "int")
         for _ in array.shape:
             kind = {"type": "array", "items": kind}
@@ -102,7 +104,7 @@ def check_outputs(schema: Any, values: Mapping[str, np.ndarray]) -> bool:
         have, shape = _lists(kinds[name]), f"arrays {array.ndim} deep"
         if not any(depth == array.ndim and kind in _TAKES.get(array.dtype.kind, set()) for depth, kind in have):
             said = " or ".join(f"{kind} in arrays {depth} deep" for depth, kind in have)
-            raise CodecError(f"the Avro schema has {said} for output '{name}', which is {array.dtype} in {shape}")
+            raise CodecError(f"the Avro schema has {said} for output '{name}', which is {kind_of(array)} in {shape}")
     return record
 
 

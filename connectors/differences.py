@@ -1,5 +1,6 @@
 """Two accounts of one stream side by side: two models' outputs, or what is stepped again and what was written."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -11,12 +12,12 @@ from .output_lines import rows
 from .payloads import plain
 from .records import Answer
 
-Place = tuple[int, int]  # the stream's life, and the output's step in it
+Place = tuple[int, int, int]  # the stream's life, the output's step in it, and which of that step's events
 
 
 @dataclass(slots=True)
 class Difference:
-    """Of one output. worst: absolute difference, None of text. over: how many outputs differ by more than the tolerance, or at all, of text.
+    """Of one output. worst: absolute difference, None of text and of lists. over: how many outputs differ by more than the tolerance, or at all, of text.
 
     worst_at, first_at: step and source. first: the two values there.
     """
@@ -44,9 +45,12 @@ class Shadow:
 
 def placed(stream: OneStream) -> Iterator[tuple[Place, Answer, int]]:
     """Every output: its place, the answer that it is in and where in that."""
+    told = Counter[tuple[int, int]]()
     for answer, life in zip(stream.answers, stream.lives, strict=True):
         for i in range(rows(answer)):
-            yield (life, answer.step + i), answer, i
+            step = (life, answer.step + i)
+            yield (*step, told[step]), answer, i
+            told[step] += 1
 
 
 def shadow(first: OneStream, second: OneStream, tolerance: float) -> Shadow:
@@ -67,19 +71,24 @@ def shadow(first: OneStream, second: OneStream, tolerance: float) -> Shadow:
 def _compare(found: Shadow, answer: Answer, i: int, theirs: Answer, j: int, tolerance: float) -> None:
     unlike = set(answer.values) ^ set(theirs.values)
     for name in answer.values.keys() & theirs.values.keys():
-        a, b = np.asarray(answer.values[name][i]), np.asarray(theirs.values[name][j])
-        if a.shape != b.shape or (a.dtype.kind in "US") != (b.dtype.kind in "US"):
+        ours, other = np.asarray(answer.values[name]), np.asarray(theirs.values[name])
+        if ours.shape[1:] != other.shape[1:] or _kind(ours) != _kind(other):
             unlike.add(name)
             continue
         difference = found.outputs.setdefault(name, Difference())
         difference.compared += 1
-        _note(difference, a, b, f"step {answer.step + i}, {answer.source}", tolerance)
+        _note(difference, ours[i : i + 1], other[j : j + 1], f"step {answer.step + i}, {answer.source}", tolerance)
     found.unlike = sorted({*found.unlike, *unlike})
 
 
+def _kind(array: np.ndarray) -> str:
+    return "text" if array.dtype.kind in "US" else "lists" if array.dtype.kind == "O" else "numbers"
+
+
 def _note(difference: Difference, a: np.ndarray, b: np.ndarray, where: str, tolerance: float) -> None:
-    if a.dtype.kind in "US":
-        far = bool((a != b).any())
+    """a, b: one value each, with an axis before it."""
+    if _kind(a) != "numbers":
+        far = not alike(a.tolist(), b.tolist(), tolerance)
     else:
         gap = distance(a, b)
         if difference.worst is None or gap > difference.worst:
@@ -88,7 +97,18 @@ def _note(difference: Difference, a: np.ndarray, b: np.ndarray, where: str, tole
     if far:
         difference.over += 1
         if difference.first_at is None:
-            difference.first_at, difference.first = where, [plain(a), plain(b)]
+            difference.first_at, difference.first = where, [plain(a)[0], plain(b)[0]]
+
+
+def alike(a: Any, b: Any, tolerance: float) -> bool:
+    """The same text, lists and fields, in which numbers are no further apart than `tolerance`."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(alike(a[k], b[k], tolerance) for k in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(alike(x, y, tolerance) for x, y in zip(a, b, strict=True))
+    if isinstance(a, float) and isinstance(b, float):
+        return distance(np.asarray(a), np.asarray(b)) <= tolerance
+    return a == b
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:

@@ -15,6 +15,7 @@ from .files_config import FileFormat, FilesSinkConfig
 from .npy import GROWING_HEADER_BYTES, growing_header, read_header
 from .output_files import OutputFiles
 from .output_lines import Steps, csv_header, csv_rows, json_lines
+from .payloads import kind_of
 from .records import Answer
 
 WAV_HEADER_BYTES = 58
@@ -207,5 +208,5 @@ def chosen(answer: Answer, value: str | None) -> tuple[str, np.ndarray]:
     label = value or names[0]
     array = np.asarray(answer.values[label])
     if array.dtype.kind not in "fiub":
-        raise ConnectorError(f"[sink] value: output '{label}' is {array.dtype}, expected numbers; use jsonl or csv")
+        raise ConnectorError(f"[sink] value: output '{label}' is {kind_of(array)}, expected numbers; use jsonl or csv")
     return label, array

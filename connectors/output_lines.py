@@ -80,7 +80,7 @@ def json_lines(answer: Answer, steps: Steps) -> bytes:
 
 
 def csv_header(answer: Answer) -> bytes:
-    """A column for each element of an output: `y`, `y[0]`, `y[0,1]`."""
+    """A column for each element of an output: `y`, `y[0]`, `y[0,1]`; lists, of words say, are JSON in a column."""
     _check_names(answer)
     names = [cell for name, array in answer.values.items() for cell in _cells(name, np.asarray(array).shape[1:])]
     return _csv([[*HEAD, *names]])
@@ -88,7 +88,7 @@ def csv_header(answer: Answer) -> bytes:
 
 def csv_rows(answer: Answer, steps: Steps) -> bytes:
     count, stream = rows(answer), stream_text(answer.key)
-    flat = [np.asarray(array).reshape(count, -1).tolist() for array in answer.values.values()]
+    flat = [_flat(np.asarray(array).reshape(count, -1)) for array in answer.values.values()]
     times = steps.times(answer, count)
     return _csv(
         [
@@ -96,6 +96,13 @@ def csv_rows(answer: Answer, steps: Steps) -> bytes:
             for i in range(count)
         ]
     )
+
+
+def _flat(array: np.ndarray) -> list[list[Any]]:
+    """The cells of each row."""
+    if array.dtype != object:
+        return array.tolist()
+    return [[msgspec.json.encode(cell).decode() for cell in row] for row in array]
 
 
 def _cells(name: str, shape: tuple[int, ...]) -> Iterator[str]:

@@ -152,6 +152,11 @@ def only_input(spec: StepSpec) -> TensorSpec | None:
     return next(iter(spec.inputs)) if len(spec.inputs) == 1 else None
 
 
+def kind_of(array: np.ndarray) -> str:
+    """What an output's values are, in an error's words."""
+    return "lists" if array.dtype == object else str(array.dtype)
+
+
 def plain(array: np.ndarray) -> Any:
     """Nested lists; as JSON has no such numbers, "NaN", "Infinity" and "-Infinity" (protobuf's JSON mapping)."""
     array = np.asarray(array)

@@ -172,11 +172,14 @@ def test_what_is_decoded_may_be_written() -> None:
     assert payload == np.float32([1, 2]).tobytes()
 
 
-@pytest.mark.parametrize("name", ["raw", "pcm16", "numpy", "arrow"])
+@pytest.mark.parametrize("name", ["raw", "pcm16", "numpy", "arrow", "avro"])
 def test_answers_that_are_no_numbers(name: str) -> None:
     """What a codec cannot carry is refused, naming the output."""
-    codec = codec_of(name, spec_of(2), writes=True)
-    if name != "arrow":
+    codec, lists = codec_of(name, spec_of(2), writes=True), np.empty(1, object)
+    lists[0] = [{"word": "walk"}]
+    with pytest.raises(CodecError, match=r"output 'y' is lists.* use json or msgpack"):
+        codec.encode_many({"y": lists}, np.array([1]))
+    if name not in ("arrow", "avro"):
         with pytest.raises(CodecError, match="output 'y' is <U4"):
             codec.encode_many({"y": np.array(["walk"])}, np.array([1]))
     if name == "pcm16":

@@ -162,6 +162,19 @@ def test_csv_columns(tmp_path: Path) -> None:
         write(make(), [answer("a", 1, y=[[1.0, 2.0]]), answer("a", 1, z=[[1.0, 2.0]])], lengths={"out.csv": 0})
 
 
+def test_lists_of_words(tmp_path: Path) -> None:
+    """Lists, as a decoder's words are, are lists in a line and JSON in a cell; a file of numbers names the output that has them."""
+    words = np.empty(1, object)
+    words[0] = [{"word": 'the "x"', "begin": 0}, {"word": "é", "begin": 2}]
+    for name in ("jsonl", "csv"):
+        write(sink_of(tmp_path, spec_of(2), f"out.{name}"), [answer("a", 0, text=["the é"], words=words)])
+    assert lines(tmp_path / "out.jsonl")[0]["words"] == words[0]
+    (row,) = csv.DictReader((tmp_path / "out.csv").read_text().splitlines())
+    assert msgspec.json.decode(row["words"]) == words[0]
+    with pytest.raises(ConnectorError, match="output 'words' is lists, expected numbers"):
+        write(sink_of(tmp_path, spec_of(2), "folder", format="npy", value="words"), [answer("a", 0, words=words)])
+
+
 def test_keys_that_are_bytes(tmp_path: Path) -> None:
     """Bytes that are UTF-8 are text; others are base64, marked so that no text means the same."""
     keys: list[Any] = ["ключ".encode(), b"\xff\x00", "base64:/wA="]

@@ -121,6 +121,32 @@ def test_a_shadow_run(tmp_path: Path) -> None:
     assert (report["shadow"]["outputs"]["y"]["worst"], report["shadow"]["outputs"]["y"]["over"]) == (0, 0)
 
 
+def test_a_shadow_run_of_texts(tmp_path: Path) -> None:
+    """Texts and lists of words are compared as they are, numbers in them to the tolerance, two events of one step one by one."""
+    for name, seed in (("model", 1), ("other", 2)):
+        artifact = gru_step(3, 4, outputs=3, seed=seed)
+        write_artifact(tmp_path / f"{name}.onnx", artifact.model, artifact.spec)
+    file, decode = tmp_path / "pipeline.toml", {"type": "ctc", "labels": ["-", "a", " "], "beam": 4}
+    text = ", ".join(f"{key} = {json.dumps(value)}" for key, value in decode.items())
+    file.write_text(f"{PIPELINE}decode = {{ {text} }}\n")
+    frames = 4 * np.random.default_rng(3).normal(size=(60, 3))  # of which the last one adds to the text
+    rows = [{"key": "a", "value": row.tolist(), "end": i == 59} for i, row in enumerate(frames)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lines, report = command(file, "--stream", "a", "--model", tmp_path / "model.onnx")
+    assert len(lines) > len({line["step"] for line in lines})
+    assert all(line["other"]["words"] == line["words"] for line in lines)
+    outputs = report["shadow"]["outputs"]
+    assert {name: (found["compared"], found["over"]) for name, found in outputs.items()} == dict.fromkeys(
+        outputs, (len(lines), 0)
+    )
+    assert {name for name, found in outputs.items() if found["worst"] is None} == {"text", "words"}
+    _, report = command(file, "--stream", "a", "--model", tmp_path / "other.onnx")
+    text, words = (report["shadow"]["outputs"][name] for name in ("text", "words"))
+    assert text["over"] > 0
+    assert words["over"] > 0
+    assert text["first"][0] != text["first"][1]
+
+
 def test_on_from_a_snapshot(file: Path) -> None:
     """With a state that was exported and the offset of the next record the outputs go on as if all had been stepped."""
     file.write_text(PIPELINE)

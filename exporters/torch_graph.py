@@ -23,6 +23,7 @@ OPSET = 18  # the newest that torch's exporter emits without a conversion, and e
 # Sizes that no module has built in, and not 1, which torch would fix; lengths are tried one after the other, for some modules need many
 # frames, or a multiple of a number.
 _BATCH, _LENGTHS = 5, (13, 48, 240, 1008, 4032, 16_128, 48_000)
+_MOST_NUMBERS = 2**22  # of an input: a module of wide frames that fails is not asked for lengths that fill the memory
 
 
 def whole_sequence(call: Call, ahead: bool = False) -> onnx.ModelProto:
@@ -151,7 +152,10 @@ def _number(value: Any) -> int:
 def _probe(call: Call) -> tuple[torch.Tensor, ...]:
     """Inputs that the module takes. What it cannot do is said in its own words and not through torch's tracer."""
     failed: Exception | None = None
-    for length in _LENGTHS:
+    first = call.sized(_BATCH, _LENGTHS[0])
+    frame = max(t.numel() for t in first) // _LENGTHS[0]  # of all streams
+    lengths = [n for n in _LENGTHS if n == _LENGTHS[0] or n * frame <= _MOST_NUMBERS]
+    for length in lengths:
         example = tuple(call.sized(_BATCH, length))
         try:
             call(*example)
@@ -162,9 +166,9 @@ def _probe(call: Call) -> tuple[torch.Tensor, ...]:
         else:
             return example
     assert failed is not None
-    shapes = {name: tuple(t.shape) for name, t in zip(call.input_names, call.sized(_BATCH, _LENGTHS[0]), strict=True)}
+    shapes = {name: tuple(t.shape) for name, t in zip(call.input_names, first, strict=True)}
     raise ExportError(
-        f"the module fails on inputs of shapes {shapes} ({type(failed).__name__}: {first_line(failed)}), and on all lengths of {_LENGTHS}; "
+        f"the module fails on inputs of shapes {shapes} ({type(failed).__name__}: {first_line(failed)}), and on all lengths of {tuple(lengths)}; "
         f"it must take any number of streams (axis {call.batch_axis}) and any length, or any that is long enough (axis {call.time_axis}); see `time_axis`"
     ) from failed
 

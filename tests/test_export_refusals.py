@@ -207,6 +207,22 @@ def test_refused_things(tmp_path):
         ut.export(nn.GRU(4, 4), torch.zeros(1, 1, 4), tmp_path / "no" / "m.onnx")
 
 
+def test_a_module_that_fails_is_not_asked_for_lengths_without_end(tmp_path):
+    """Its own error is told; of wide frames no input is made that would fill the memory, of narrow ones long ones are tried."""
+    asked = []
+
+    class Wrong(nn.Module):
+        def forward(self, x):
+            asked.append(tuple(x.shape))
+            raise RuntimeError("no picture of mine")
+
+    for frame, longest in (((48, 64), 240), ((), 48_000)):
+        asked.clear()
+        with pytest.raises(ut.ExportError, match="no picture of mine"):
+            ut.export(Wrong(), torch.zeros(2, 9, *frame), tmp_path / "x.onnx")
+        assert asked[-1][1] == longest
+
+
 def test_failed_parity_leaves_no_file(tmp_path, monkeypatch):
     """Where the step graph is not the module, the export fails with the errors and writes nothing."""
     from undertow.exporters import certifying, torch_export

@@ -377,9 +377,15 @@ def test_a_lexicon_is_spelled_by_any_labels(tmp_path: Path):
 
 
 def test_rows_are_bounded_and_stated():
-    """The bytes of a row follow from beam and max_tokens alone: 28 a token and 64 of the best path, 36 a node, 96 a hypothesis and 108 of a search."""
-    for keys in ({}, {"max_tokens": 1000}, {"beam": 8}, {"beam": 32, "max_tokens": 400}):
-        beam, most = keys.get("beam", 1), keys.get("max_tokens", 256)
+    """The bytes of a row follow from beam and max_tokens alone: 24 a token and 64 of the best path, 36 a node, 96 a hypothesis and 72 of a search."""
+    for keys, most in (
+        ({}, 256),
+        ({"max_tokens": 1000}, 1000),
+        ({"beam": 8}, 256),
+        ({"beam": 32}, 512),
+        ({"beam": 32, "max_tokens": 400}, 400),
+    ):
+        beam = keys.get("beam", 1)
         size = sum(int(np.prod(s.shape)) * np.dtype(s.dtype).itemsize for s in decoder_of(**keys).states)
         assert size == (24 * most + 64 if beam == 1 else 36 * (most + 1) + 96 * beam + 72)
 
@@ -404,7 +410,7 @@ WRONG = [
     ({"word_bonus": 1.0}, "word_bonus"),
     ({"ngram_weight": 1.0, "beam": 4}, "ngram_weight"),
     ({"ngram_of": "words", "beam": 4}, "ngram_of"),
-    ({"beam": 64}, "max_tokens"),
+    ({"beam": 64, "max_tokens": 256}, "max_tokens"),
     ({"beam": 4, "lexicon": "/nowhere/w.txt"}, "/nowhere/w.txt"),
     ({"beam": 4, "ngram": "/nowhere/m.arpa"}, "/nowhere/m.arpa"),
     ({"labels": ["-", " ", "a", "b b", "c"]}, "'b b'"),

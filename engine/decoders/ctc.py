@@ -45,7 +45,7 @@ class Ctc(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     word_separator: a label that is it, or begins with it, begins a word.
     partials: a partial event where text or `stable` changed: at each output, at most every so many outputs, or never.
     endpoint: so many outputs in a row whose likeliest label is the blank end the utterance; nothing was said before the next.
-    max_tokens: what is kept of an utterance that is not final: the tokens of all hypotheses, what they share counted once; two a
+    max_tokens: what is kept of an utterance that is not final, 256, or 16 a hypothesis of a beam above 16, if not given: the tokens of all hypotheses, what they share counted once; two a
         hypothesis stay free. At the bound the whole words that all hypotheses share are told as final and leave. Where that is not
         enough, the best hypothesis goes on alone, and its whole words are final and leave; all of it does where its last word has
         more than a quarter of max_tokens. Best path: when it has so many tokens, likewise. Language model and search go on.
@@ -65,7 +65,12 @@ class Ctc(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     word_separator: Text = " "
     partials: bool | Annotated[int, msgspec.Meta(ge=1)] = True
     endpoint: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    max_tokens: Annotated[int, msgspec.Meta(ge=16, le=2**20)] = 256
+    max_tokens: Annotated[int, msgspec.Meta(ge=16, le=2**20)] | None = None
+
+    @property
+    def room(self) -> int:
+        """`max_tokens`, or what it is if not given."""
+        return self.max_tokens or max(256, 16 * self.beam)
 
     def decoder(self, about: About) -> Decoder:
         """Raises ConfigError where the model, or a file, has not what it needs."""
@@ -96,9 +101,9 @@ class Ctc(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
                     raise ConfigError(
                         f"[decode] {name}: there is no ngram that it is about; give ngram, or leave it out"
                     )
-        if self.max_tokens < 8 * self.beam and self.beam > 1:
+        if self.room < 8 * self.beam and self.beam > 1:
             raise ConfigError(
-                f"[decode] max_tokens = {self.max_tokens} with beam = {self.beam}: expected at least 8 a hypothesis, {8 * self.beam}"
+                f"[decode] max_tokens = {self.room} with beam = {self.beam}: expected at least 8 a hypothesis, {8 * self.beam}"
             )
 
 
@@ -109,8 +114,8 @@ class _Searching(ABC):
     spare = 0
 
     def __init__(self, config: Ctc, output: str, names: Sequence[str], blank: int, place_s: float | None):
-        self._output, self._place_s, self._max_tokens = output, place_s, config.max_tokens
-        self._max_chars = config.max_tokens * (1 + max(len(name) for name in names))
+        self._output, self._place_s, self._max_tokens = output, place_s, config.room
+        self._max_chars = config.room * (1 + max(len(name) for name in names))
         every = 0 if config.partials is False else int(config.partials)
         self._options = np.array(
             [blank, KINDS.index(config.scores), every, config.endpoint or 0, self._max_chars, 0], np.int64
@@ -152,7 +157,7 @@ class BestPath(_Searching):
 
     def __init__(self, config: Ctc, output: str, names: Sequence[str], blank: int, place_s: float | None):
         super().__init__(config, output, names, blank, place_s)
-        size, memory = config.max_tokens, np.zeros(ctc_greedy.MEMORY, "<i8")
+        size, memory = config.room, np.zeros(ctc_greedy.MEMORY, "<i8")
         memory[[ctc_greedy.AT, ctc_greedy.LAST]] = -1
         self.states = (
             _state("memory", memory),
@@ -176,12 +181,12 @@ class BeamSearch(_Searching):
         super().__init__(config, output, names, blank, place_s)
         self._options[ctc_beam.WHOLE] = config.lexicon is not None
         self._known: Knowledge = knowledge_of(
-            self._labels, names, blank, config.word_separator, config.max_tokens, config.word_bonus,
+            self._labels, names, blank, config.word_separator, config.room, config.word_bonus,
             lexicon=None if config.lexicon is None else Path(config.lexicon),
             ngram=None if config.ngram is None else Path(config.ngram),
             ngram_of=config.ngram_of or "words", weight=0.5 if config.ngram_weight is None else config.ngram_weight,
         )  # fmt: skip
-        beam, nodes = config.beam, config.max_tokens + 1
+        beam, nodes = config.beam, config.room + 1
         self._bench = Bench(
             np.empty((beam, ctc_search.HYPOTHESIS), np.int64), np.empty((beam, ctc_search.PARTS)),
             np.empty((beam, 4), np.int64), np.empty((beam, 4)), np.empty(beam, np.int64), np.empty(len(names), np.int64),

@@ -21,7 +21,13 @@ from pairing import heading, in_turn, spread
 import undertow as ut
 from undertow.engine.artifact import Artifact, read_artifact
 
-MODELS = {"characters": (96, 1, 256), "characters, 128 wide": (96, 1, 128), "byte pairs": (1000, 2, 256)}
+MODELS = {
+    "characters": (96, 1, 256),
+    "characters, 128 wide": (96, 1, 128),
+    "characters, 64 wide": (96, 1, 64),
+    "characters, 32 wide": (96, 1, 32),
+    "byte pairs": (1000, 2, 256),
+}
 WAYS: dict[str, dict[str, Any]] = {
     "temperature": {"temperature": 0.8},
     "top-k, top-p": {"temperature": 0.8, "top_k": 40, "top_p": 0.95},
@@ -133,7 +139,7 @@ def compare(name: str, counts: list[int], rounds: int, steps: int) -> None:
     engine = ut.Engine(artifact, backend="numba", max_streams=max(counts))
     for way, how in WAYS.items():
         for count in counts:
-            length = max(16, steps // count)
+            length = max(64, steps // count)
             start = np.random.default_rng(1).integers(0, tokens, count)
             sides = {
                 "undertow": partial(our_loop, engine, start, length, how),
@@ -159,7 +165,9 @@ def main() -> None:
     parser.add_argument("--models", nargs="*", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--streams", nargs="*", type=int, default=[1, 64, 1024])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=4096, help="steps of one stream, shared out among many")
+    parser.add_argument(
+        "--steps", type=int, default=4096, help="steps of one stream, shared out among many, at least 64 of each"
+    )
     given = parser.parse_args()
     torch.set_num_threads(1)
     print(

@@ -29,6 +29,7 @@ class Generator:
         self.part = kept.offset - stage.section.offset
         self.columns = {name.partition(".")[2]: column for name, column in kept.columns().items()}
         self._sizes = np.array(voices.sizes, np.int64)
+        self._limits = np.array(voices.limits, np.uint64)
 
     # ------------------------------------------------------------------------------------------ what is given
 
@@ -37,6 +38,8 @@ class Generator:
         none = np.zeros((0, len(self.voices)), np.int64)
         if given is None:
             return [none] * len(keys), {}
+        if isinstance(given, np.ndarray) and (rows := self._rows(given)) is not None and len(rows) == len(keys):
+            return rows, {}
         each = [given.get(key) for key in keys] if isinstance(given, Mapping) else list(given)
         if len(each) != len(keys):
             raise FrameError(f"{len(each)} prompts for {len(keys)} streams, expected one of each, or None for all")
@@ -48,6 +51,18 @@ class Generator:
                 prompts.append(none)
                 errors[key] = error
         return prompts, errors
+
+    def _rows(self, given: np.ndarray) -> list[np.ndarray] | None:
+        """`prompts` of an array with one in each row; None where something is wrong with one of them, or they are empty."""
+        array = given[..., None] if given.ndim == 2 and len(self.voices) == 1 else given
+        if array.ndim != 3 or array.shape[2] != len(self.voices) or array.dtype.kind not in "iu" or not array.size:
+            return None
+        found = np.ascontiguousarray(array, np.int64)
+        return None if self._beyond(found) else list(found)
+
+    def _beyond(self, tokens: np.ndarray) -> bool:
+        """Whether a token (.., voices) is none of its voice."""
+        return bool((tokens.view(np.uint64) >= self._limits).any())
 
     def _prompt(self, key: Key, given: Any) -> np.ndarray:
         names, what = self.voices.names, f"stream {key!r}: the prompt"
@@ -71,11 +86,14 @@ class Generator:
         if array.ndim != 2 or array.shape[1] != len(names) or array.dtype.kind not in "iu":
             expected = "(T,)" if len(names) == 1 else f"(T, {len(names)}) of {', '.join(names)}"
             raise FrameError(f"{what} is {array.dtype.name} {array.shape}, expected whole numbers {expected}")
-        for name, limit, column in zip(names, self.voices.limits, array.T, strict=True):
-            if int(column.min()) < 0 or int(column.max()) >= limit:
-                worst = int(column.max()) if int(column.max()) >= limit else int(column.min())
-                raise FrameError(f"{what} has token {worst} for input '{name}', expected 0 to {limit - 1}")
-        return np.ascontiguousarray(array, np.int64)
+        found = np.ascontiguousarray(array, np.int64)
+        if self._beyond(found):
+            for name, limit, column in zip(names, self.voices.limits, array.T, strict=True):
+                low, high = int(column.min()), int(column.max())
+                if low < 0 or high >= limit:
+                    worst = high if high >= limit else low
+                    raise FrameError(f"{what} has token {worst} for input '{name}', expected 0 to {limit - 1}")
+        return found
 
     def waiting(self, slots: np.ndarray) -> np.ndarray:
         """Which streams have a token that was sampled and is not stepped yet, bool (B,). Frames that were pushed since take its place."""

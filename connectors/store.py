@@ -193,7 +193,7 @@ class Store:
         if meta.fingerprint != fingerprint:
             raise CheckpointError(
                 f"{self.path}: the store was written by the model {meta.fingerprint.hex()}, this one is {fingerprint.hex()} "
-                "(other weights, another graph, or another [decode] or gate, which keep states too); run what wrote it, or begin anew with another [store] path"
+                "(other weights or another graph); run the model that wrote it, or begin anew with another [store] path"
             )
         return meta
 

@@ -164,17 +164,28 @@ def _open(magic: bytes, blob: bytes, kind: Any, what: str, error: type[UndertowE
 def _same_model(arena: Arena, fingerprint: bytes, found: Any, where: str, error: type[UndertowError]) -> None:
     expected = {name: s for name, _, s in arena.states}
     for name, shape, dtype in found.states:
-        have = expected.get(name)
+        have = expected.pop(name, None)
         if have is None:
-            raise error(
-                f"{where}: state '{name}' is not in this model, which has {sorted(expected)}; was it written by another model?"
-            )
+            known = sorted(name for name, _, _ in arena.states)
+            raise error(f"{where}: state '{name}' is not in this model, which has {known}; {_whose(name)}")
         if tuple(shape) != have.shape or dtype != have.dtype:
             raise error(
-                f"{where}: state '{name}' has shape {tuple(shape)} of {dtype}, model expects {have.shape} of {have.dtype}; was it written by another model?"
+                f"{where}: state '{name}' has shape {tuple(shape)} of {dtype}, model expects {have.shape} of {have.dtype}; {_whose(name)}"
             )
-    if found.fingerprint != fingerprint or len(found.states) != len(expected):
+    if expected:
+        name = min(expected)
+        raise error(f"{where}: has no state '{name}', which this model has; {_whose(name)}")
+    if found.fingerprint != fingerprint:
         raise error(
             f"{where}: was written by the model {found.fingerprint.hex()}, this one is {fingerprint.hex()} (other weights or another graph); "
             "load the model that wrote it"
         )
+
+
+def _whose(state: str) -> str:
+    """A question: what else may have written a snapshot than what reads it."""
+    return (
+        "was it written with another decoder ([decode])?"
+        if state.startswith("decode.")
+        else "was it written by another model?"
+    )

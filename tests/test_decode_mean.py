@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from undertow.engine import Engine
 from undertow.engine.artifact import Artifact
 from undertow.engine.decoders import Mean
-from undertow.engine.errors import ConfigError
+from undertow.engine.errors import ConfigError, SnapshotError
 
 from .decoded import assert_same, assert_told, described, echo, in_pieces, outputs_of
 from .naive_decoders import NaiveMean, run
@@ -84,3 +84,19 @@ def test_what_the_model_has_not_is_refused() -> None:
     for artifact, keys, reason in cases:
         with pytest.raises(ConfigError, match=r"\[decode\].*" + reason):
             Engine(artifact, decode={"type": "mean"} | keys)
+
+
+@pytest.mark.parametrize(
+    ("wrote", "reads", "message"),
+    [
+        ({"type": "mean"}, None, "'decode.mean' is not in this model.*another decoder"),
+        (None, {"type": "mean"}, r"has no state 'decode.mean'.*another decoder \(\[decode\]\)"),
+        ({"type": "mean"}, {"type": "threshold", "on": 1}, "'decode.mean' is not in this model"),
+    ],
+)
+def test_a_snapshot_of_another_decoder_is_refused(wrote: Any, reads: Any, message: str) -> None:
+    """States of a decoder are not read by another one, nor by none: the message names the state and what to look at."""
+    one, other = (Engine(echo(1), backend="ort", max_streams=2, decode=d) for d in (wrote, reads))
+    one.push("s", np.ones((3, 1), np.float32))
+    with pytest.raises(SnapshotError, match=message):
+        other.restore("s", one.snapshot("s"))

@@ -65,7 +65,7 @@ def _section(name: str, result: Result, delivery: Mapping[str, Mapping[str, Any]
     )
     more = escape(json.dumps(result.get("more", {}), indent=2, ensure_ascii=False))
     return f"""<section id="{escape(name)}"><h2>{escape(result["application"].capitalize())}</h2>
-<p>{escape(result["task"])}: <b>{escape(result["metric"])}</b> {number(result["ours"])}; torch {number(result["torch"])}; {escape(result["baseline_name"])} {number(result["baseline"])}.</p>
+<p>{escape(result["task"][0].upper() + result["task"][1:])}: <b>{escape(result["metric"])}</b> {number(result["ours"])}; torch {number(result["torch"])}; {escape(result["baseline_name"])} {number(result["baseline"])}.</p>
 {pictures}<ul>{ways}</ul><details><summary>Everything that was measured</summary><pre>{more}</pre></details>
 <p><small>{number(result["seconds"])} s; examples/{escape(name)}</small></p></section>
 """
@@ -77,7 +77,8 @@ def told(pipeline: str, found: Mapping[str, Any]) -> str:
     if "killed_on_kafka" in found:
         ways.append(f"from Kafka after {found['killed_on_kafka']} more")
     exact = f", numbers to {found['apart']:g}, since ONNX Runtime runs the model" if found["apart"] else ""
-    return f"{pipeline}: {found['answers']:,} answers of {found['streams']:,} streams, the same {' and '.join(ways)}{exact}"
+    streams = f"{found['streams']:,} stream{'s' * (found['streams'] != 1)}"
+    return f"{pipeline}: {found['answers']:,} answers of {streams}, the same {' and '.join(ways)}{exact}"
 
 
 def row(result: Result) -> list[str]:

@@ -1,4 +1,4 @@
-"""Trains the recogniser: `python examples/speech/train.py` writes weights.pt beside this file, in about twelve minutes on one core.
+"""Trains the recogniser: `python examples/speech/train.py` writes weights.pt beside this file, in some twenty minutes on one core.
 
 First, for a minute, synthetic speech with a label for each output, since eSpeak NG says when each word is: CTC alone says blanks for a long
 time before it finds the first letter. Then CTC (Graves et al. 2006) over whole rows of prompts, with synthetic speech that becomes less.

@@ -32,6 +32,24 @@ def test_topics_are_looked_for_and_never_made(secure: Secure) -> None:
     on(secure, look)
 
 
+def test_a_broker_that_hears_of_the_changelog_late(secure: Secure, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each request may go to another broker: one that does not know yet what was just made is asked again, for a while."""
+
+    async def made(client: AIOKafkaAdminClient) -> None:
+        asked, listed = 0, client.list_topics
+
+        async def late() -> list[str]:
+            nonlocal asked
+            asked += 1
+            return [t for t in await listed() if t != "late" or asked == 2 or asked > 5]
+
+        monkeypatch.setattr(client, "list_topics", late)
+        assert await topics.ensure_changelog(client, WHERE, "late", 3, None, 100)
+        assert asked == 6
+
+    on(secure, made)
+
+
 def test_the_changelog_is_made_once_and_has_to_fit(secure: Secure) -> None:
     """The first worker makes it, two at once make one; one with other partitions, clean-up or too small rows is refused with the remedy."""
     make(secure, "wrong-policy", 2, cleanup_policy="compact,delete")

@@ -10,6 +10,7 @@ for; with these a partition costs about 16 MiB more than its rows, and each row 
 import asyncio
 import logging
 import re
+import time
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from aiokafka.errors import (
     NoError,
     TopicAlreadyExistsError,
     TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
     for_code,
 )
 
@@ -46,6 +48,10 @@ def changelog_topic(pipeline: str, topic: str) -> str:
     return name
 
 
+class UnknownTopicError(ConnectorError):
+    """The broker that was asked does not know the topic."""
+
+
 async def partition_counts(admin: AIOKafkaAdminClient, where: str, topics: Collection[str]) -> dict[str, int]:
     """How many partitions each has. Raises ConnectorError where one does not exist; creates none, whatever brokers do."""
     with told(f"{where}: topics"):
@@ -53,12 +59,12 @@ async def partition_counts(admin: AIOKafkaAdminClient, where: str, topics: Colle
         described = await admin.describe_topics([t for t in topics if t in present]) if present & set(topics) else []
     for topic in topics:
         if topic not in present:
-            raise ConnectorError(
+            raise UnknownTopicError(
                 f"{where}: topic '{topic}': does not exist, or this user may not see it; create it, or grant Describe on it"
             )
     for facts in described:
         if (error := for_code(facts["error_code"])) is not NoError:
-            raise connector_error(error(), f"{where}: topic '{facts['topic']}'")
+            raise _failed(error(), f"{where}: topic '{facts['topic']}'")
     return {facts["topic"]: len(facts["partitions"]) for facts in described}
 
 
@@ -82,8 +88,13 @@ async def topic_settings(admin: AIOKafkaAdminClient, where: str, topics: Sequenc
     found = await _described(admin, where, topics)
     for topic, settings in found.items():
         if isinstance(settings, KafkaError):
-            raise connector_error(settings, f"{where}: topic '{topic}': its settings (this needs DescribeConfigs)")
+            raise _failed(settings, f"{where}: topic '{topic}': its settings (this needs DescribeConfigs)")
     return {topic: settings for topic, settings in found.items() if isinstance(settings, dict)}
+
+
+def _failed(error: KafkaError, where: str) -> ConnectorError:
+    told = connector_error(error, where)
+    return UnknownTopicError(str(told)) if isinstance(error, UnknownTopicOrPartitionError) else told
 
 
 async def largest_message(admin: AIOKafkaAdminClient, where: str, topic: str) -> int:
@@ -195,11 +206,24 @@ async def _appears(admin: AIOKafkaAdminClient, at: str, name: str) -> None:
     )
 
 
+async def _known(admin: AIOKafkaAdminClient, where: str, name: str) -> tuple[int, dict[str, str]]:
+    """Partitions and settings of a topic that one broker knows; the next one that is asked may hear of it later."""
+    deadline = time.monotonic() + APPEAR_S
+    while True:
+        try:
+            count = (await partition_counts(admin, where, [name]))[name]
+            return count, (await topic_settings(admin, where, [name]))[name]
+        except UnknownTopicError:
+            if time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(0.05)
+
+
 async def _check_changelog(
     admin: AIOKafkaAdminClient, where: str, name: str, partitions: int, needed_bytes: int
 ) -> None:
     at = f"{where}: changelog '{name}'"
-    count = (await partition_counts(admin, where, [name]))[name]
+    count, settings = await _known(admin, where, name)
     if count < partitions:
         raise ConnectorError(
             f"{at}: has {count} partitions, its input {partitions}. Input that grew sends keys to other partitions, where they begin "
@@ -209,7 +233,6 @@ async def _check_changelog(
         raise ConnectorError(
             f"{at}: has {count} partitions, its input {partitions}; it is another topic's: run under another name, or delete it"
         )
-    settings = (await topic_settings(admin, where, [name]))[name]
     if settings["cleanup.policy"] != "compact":
         raise ConnectorError(
             f"{at}: cleanup.policy is {settings['cleanup.policy']!r}, expected 'compact': with another, rows are lost; set it"

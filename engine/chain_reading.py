@@ -96,7 +96,7 @@ def _linked(stage: Stage, before: Sequence[Link]) -> Link:
 def _gate(name: str, given: Gate | Mapping[str, Any] | None) -> Gate | None:
     """The gate, its keys and values checked."""
     try:
-        keys = dict(given) if isinstance(given, Mapping) else msgspec.to_builtins(given)
+        keys = msgspec.structs.asdict(given) if isinstance(given, Gate) else None if given is None else dict(given)
         return msgspec.convert(keys, Gate | None)
     except msgspec.ValidationError as error:
         raise ConfigError(f"stage {name!r}: gate: {error}") from error

@@ -38,7 +38,7 @@ def main() -> None:
     results = {name: json.loads(file.read_text()) for name, file in found.items() if file.exists()}
     delivery = delivered([out / name for name in results], out / "delivery.json")
     (out / "index.html").write_text(page(results, delivery or {}, out))
-    if given.docs:
+    if given.docs and len(results) == len(NAMES) and not failed:
         DOCS.write_text(MARKED.sub(lambda _: table(results), DOCS.read_text()))
     console.print(f"wrote {out / 'index.html'}: {len(results)} of {len(NAMES)} examples")
     if failed or delivery is None:
@@ -49,6 +49,7 @@ def ran(name: str, folder: Path) -> bool:
     """One example, in a process of its own; what it says on stderr is shown as it comes."""
     console.rule(name)
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "result.json").unlink(missing_ok=True)  # an earlier run's figures are not this one's
     begin = time.perf_counter()
     command = [sys.executable, str(HERE / name / "run.py"), "--out", str(folder)]
     with (folder / "run.log").open("w") as log:

@@ -50,7 +50,7 @@ def page(results: Mapping[str, Result], delivery: Mapping[str, Mapping[str, Any]
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Undertow: what recurrent networks are for</title><style>{STYLE}</style></head><body><main>
 <h1>What recurrent networks are for</h1>
-<p>Seven applications, trained here on real data, exported, and run as live streams. Every figure on this page was measured by the run that wrote it.</p>
+<p>Applications, trained here on real data, exported, and run as live streams. Every figure was measured by the run of its example that lies beside this page.</p>
 <div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>
 {sections}</main></body></html>
 """
@@ -73,7 +73,7 @@ def _section(name: str, result: Result, delivery: Mapping[str, Mapping[str, Any]
 
 def told(pipeline: str, found: Mapping[str, Any]) -> str:
     """One pipeline's deliveries, in words."""
-    ways = [f"after {found['killed']} kill -9"]
+    ways = [f"after {found['killed']} kill -9" if found["killed"] else "again (it was over before it could be killed)"]
     if "killed_on_kafka" in found:
         ways.append(f"from Kafka after {found['killed_on_kafka']} more")
     exact = f", numbers to {found['apart']:g}, since ONNX Runtime runs the model" if found["apart"] else ""

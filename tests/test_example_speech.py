@@ -76,7 +76,8 @@ def test_distance(a, b):
     )
 )
 def test_no_near_copy_crosses_the_split(texts):
-    """Whatever the prompts are: each is on one side, no held-out text is near to one of training, and one and two words are never held out."""
+    """Whatever the prompts are: each is on one side and held out once at most, no held-out text is near to one of training, and one and two words
+    are held out only with a longer text that they are near to."""
     from data import split
     from texts import near
 
@@ -86,7 +87,8 @@ def test_no_near_copy_crosses_the_split(texts):
         assert len(training) + len(test) == len(everything)
         assert not [(a.text, b.text) for a in test for b in training if near(a.text, b.text)]
     held = [u.text for fold in range(5) for u in split(everything, fold)[1]]
-    assert len(held) <= len(everything)
+    keys = [u.key for fold in range(5) for u in split(everything, fold)[1]]
+    assert len(keys) == len(set(keys))
     assert not [
         text
         for text in held
@@ -231,6 +233,26 @@ def test_streamed_as_torch(tmp_path):
         assert heard[key].text == greedy(whole)
         assert [w["word"] for w in heard[key].words] == heard[key].text.split()
     assert any(heard[key].text for key in streams)
+
+
+def test_what_the_language_model_is_made_of(monkeypatch):
+    """Of the lines of fortunes none is near to a held-out text; the training prompts count four times."""
+    import ngram
+
+    monkeypatch.setattr(ngram, "lines", lambda: ["press two to hear this message", "a stitch in time saves nine"])
+    training, test = utterances("you have new mail"), utterances("press one to hear this message")
+    assert ngram.language(training, test) == ["you have new mail"] * 4 + ["a stitch in time saves nine"]
+
+
+def test_recordings_are_the_samples(tmp_path):
+    """WAV files hold the samples of 16 bits exactly, and what is beyond is the largest, not the other sign."""
+    import soundfile
+    from data import Utterance, record
+
+    samples = np.float32([-1.0, -0.5, 1 / 32768, 32767 / 32768, 1.0])
+    record([Utterance("a", "", samples)], tmp_path / "recordings")
+    found, rate = soundfile.read(tmp_path / "recordings" / "a.wav", dtype="int16")
+    assert (found.tolist(), rate) == ([-32768, -16384, 1, 32767, 32767], 8000)
 
 
 def test_raw_sound_is_heard_as_it_comes(tmp_path):

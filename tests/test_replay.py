@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 import undertow as ut
 from undertow.cli_replay import replay_command
-from undertow.connectors.differences import Payload, compared, distance
+from undertow.connectors.differences import Payload, alike, compared, distance
 from undertow.engine import Engine
 from undertow.engine.artifact import write_artifact
 from undertow.engine.errors import ConfigError, ConnectorError, SnapshotError, StreamError
@@ -145,6 +145,18 @@ def test_a_shadow_run_of_texts(tmp_path: Path) -> None:
     assert text["over"] > 0
     assert words["over"] > 0
     assert text["first"][0] != text["first"][1]
+
+
+def test_what_is_alike() -> None:
+    """Numbers within lists are alike to the tolerance, not beyond, and what is no number is alike or not."""
+    words = [{"word": "x", "begin": 1, "confidence": 0.5}]
+    assert alike(words, [{"word": "x", "begin": 1, "confidence": 0.5001}], 1e-3)
+    assert not alike(words, [{"word": "x", "begin": 1, "confidence": 0.51}], 1e-3)
+    assert not alike(words, [{"word": "y", "begin": 1, "confidence": 0.5}], 1.0)
+    assert not alike(words, [{"word": "x", "begin": 2, "confidence": 0.5}], 0.1)
+    assert not alike(words, [{"word": "x", "begin": 1}], 1.0)
+    assert not alike(words, [*words, *words], 1.0)
+    assert alike([float("nan")], [float("nan")], 0.0)
 
 
 def test_on_from_a_snapshot(file: Path) -> None:

@@ -87,6 +87,10 @@ class NGram:
             lost[:, v] = -np.log(chance)
         return lost
 
+    def mean(self, chosen: list[Chorale]) -> float:
+        """`nats` a token of all of them."""
+        return float(np.concatenate([self.nats(c.rows) for c in chosen]).mean())
+
 
 def joined(contexts: np.ndarray, length: int) -> np.ndarray:
     """(T,): the first so many of each context as one number."""
@@ -100,9 +104,8 @@ def ended(rows: np.ndarray) -> np.ndarray:
     return np.vstack([rows, np.full((1, len(VOICES)), END)])
 
 
-def baseline(train_set: list[Chorale], check_set: list[Chorale]) -> tuple[str, NGram]:
-    """The better of the two on the check's chorales, and what it is called."""
+def baselines(train_set: list[Chorale], check_set: list[Chorale]) -> list[tuple[str, NGram]]:
+    """Both with what they are called, the one that is better on the check's chorales first."""
     models = {name: NGram(train_set, contexts) for name, contexts in (("own voice", melodic), ("all voices", harmonic))}
-    losses = {name: np.concatenate([m.nats(c.rows) for c in check_set]).mean() for name, m in models.items()}
-    best = min(losses, key=losses.__getitem__)
-    return f"5-gram, {best}", models[best]
+    by_loss = sorted(models.items(), key=lambda pair: pair[1].mean(check_set))
+    return [(f"5-gram, {name}", model) for name, model in by_loss]

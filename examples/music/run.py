@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from data import END, VOICES, Chorale, aligned, chorales, scored, split, staggered
 from model import ChoraleNet
-from ngram import baseline
+from ngram import baselines
 from picture import piano_rolls
 from placing import place
 from sounding import need_player, write_midi, write_wav
@@ -49,9 +49,11 @@ def main() -> None:
     example = torch.from_numpy(np.stack([staggered(c.rows)[:24] for c in test_set[:2]]))
     print(ut.export(model.eval(), tuple(example.unbind(-1)), out / "music.onnx"))
     engine = ut.Engine(out / "music.onnx", max_streams=1024)
-    name, grams = baseline(train_set, check_set)
+    plain = {name: grams.mean(test_set) for name, grams in baselines(train_set, check_set)}
     result = compared(engine, model, test_set)
-    result |= {"baseline": float(np.concatenate([grams.nats(c.rows) for c in test_set]).mean()), "baseline_name": name}
+    name = next(iter(plain))
+    result |= {"baseline": plain[name], "baseline_name": name}
+    result["more"]["n_grams"] = plain
     result["more"] |= composed(engine, model, test_set, out, given.silent)
     lay_out(test_set, out)
     result |= {"pictures": ["music.svg"], "seconds": round(time.perf_counter() - begin, 1)}

@@ -6,8 +6,9 @@ Tones, silence and noises (16 of the recordings) have no words and are left out.
 
 import gzip
 import hashlib
+import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,20 @@ def transcripts(lines: str) -> dict[str, str]:
     """By prompt, of lines `name: what is said` and comments that begin with a semicolon."""
     pairs = (line.partition(":") for line in lines.splitlines() if line.strip() and not line.startswith(";"))
     return {name.strip(): text.strip() for name, _, text in pairs}
+
+
+def record(chosen: list[Utterance], folder: Path) -> None:
+    """A WAV file of each."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for u in chosen:
+        exact = np.clip(np.rint(u.samples * 32768), -32768, 32767).astype(np.int16)
+        soundfile.write(folder / f"{u.key}.wav", exact, RATE_HZ, subtype="PCM_16")
+
+
+def recorded(folder: Path, chosen: list[Utterance]) -> list[Utterance]:
+    """The same with the samples as the files have them."""
+    return [replace(u, samples=soundfile.read(folder / f"{u.key}.wav", dtype="float32")[0]) for u in chosen]
 
 
 def split(everything: list[Utterance], held_out: int = HELD_OUT) -> tuple[list[Utterance], list[Utterance]]:

@@ -12,8 +12,17 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
+from data import Utterance
+from synthesis import lines
+from texts import near
+
 NEVER = -99.0  # log10 of <s>, which nothing predicts
 Grams = dict[tuple[str, ...], float]
+
+
+def language(training: list[Utterance], test: list[Utterance]) -> list[str]:
+    """What the language model is made of: the training prompts four times, and the lines of fortunes that are near to no held-out text."""
+    return [u.text for u in training] * 4 + [t for t in lines() if not any(near(t, u.text) for u in test)]
 
 
 def write_arpa(texts: Iterable[str], path: Path, order: int = 3) -> int:

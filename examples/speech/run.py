@@ -7,26 +7,23 @@ follows what, the recordings, pipeline.toml, result.json and two pictures.
 
 import argparse
 import json
-import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 import torch
 from baseline import NAME, heard_by_pocketsphinx, pronounced
 from calls import behind_the_gate, calls, detector
-from data import RATE_HZ, Utterance, prompts, split
+from data import RATE_HZ, Utterance, prompts, record, recorded, split
 from model import STEP, Recogniser, outputs_of, padded
-from ngram import write_arpa
+from ngram import language, write_arpa
 from picture import draw, draw_delays
 from placing import place
 from rich.console import Console
 from scoring import Score, greedy, score
 from streaming import Heard, outputs, searched, searching, words
-from synthesis import lines
 from texts import ALPHABET, LABELS
 from timing import delays, said_again
 from train import HERE, restored
@@ -60,7 +57,7 @@ def lay_out(folder: Path, model: Recogniser, training: list[Utterance], test: li
     folder.mkdir(parents=True, exist_ok=True)
     example = torch.zeros(2, 8 * STEP)
     console.print(str(ut.export(model, example, folder / "speech.onnx", labels=LABELS, sample_rate_hz=RATE_HZ)))
-    write_arpa(language(training), folder / "words.arpa")
+    write_arpa(language(training, test), folder / "words.arpa")
     (folder / "words.txt").write_text("\n".join(sorted(vocabulary(training))) + "\n")
     console.print(detector(folder / "voice.onnx"))
     for pipeline in ("pipeline.toml", "gated.toml"):
@@ -70,27 +67,9 @@ def lay_out(folder: Path, model: Recogniser, training: list[Utterance], test: li
     (folder / "truth.json").write_text(json.dumps({stream(u): u.text for u in test}, indent=1) + "\n")
 
 
-def record(chosen: list[Utterance], folder: Path) -> None:
-    """A WAV file of each."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    for u in chosen:
-        soundfile.write(folder / f"{u.key}.wav", (u.samples * 32768).astype(np.int16), RATE_HZ, subtype="PCM_16")
-
-
-def recorded(folder: Path, chosen: list[Utterance]) -> list[Utterance]:
-    """The same with the samples as the files have them."""
-    return [replace(u, samples=soundfile.read(folder / f"{u.key}.wav", dtype="float32")[0]) for u in chosen]
-
-
 def stream(utterance: Utterance) -> str:
     """A recording's key as a file's name."""
     return utterance.key.replace("/", "-")
-
-
-def language(training: list[Utterance]) -> list[str]:
-    """What the language model is made of: the training prompts four times, and the lines of fortunes that synthetic speech says too."""
-    return [u.text for u in training] * 4 + lines()
 
 
 def vocabulary(training: list[Utterance]) -> set[str]:
@@ -106,7 +85,7 @@ def result(folder: Path, model: Recogniser, training: list[Utterance], test: lis
     best = [greedy(streamed[u.key]) for u in test]
     ours = score(truth, [live[u.key].text for u in test])
     torchs = score(truth, after_torch(folder, whole))
-    theirs = score(truth, heard_by_pocketsphinx(test, language(training)))
+    theirs = score(truth, heard_by_pocketsphinx(test, language(training, test)))
     late = latency(folder, truth)
     pictures(folder, model, test, streamed, live, late)
     return {

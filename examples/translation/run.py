@@ -95,12 +95,18 @@ def translated(network: Translator, how: Sources, parts: Split, out: Path) -> di
     table = {name: scores(test, texts) for name, texts in said.items()}
     write(out, test, how, said)
     worst = draw_attention(engine, network, how, [(test[i].english, ours[i]) for i in shown(test, said["ours"])], out)
+    same_greedily = sum(a == b.tokens for a, b in zip(likeliest, theirs_likeliest, strict=True))
+    if same_greedily != len(test) or not worst <= EXACT:
+        raise SystemExit(
+            f"translation.onnx: greedily {same_greedily} of {len(test)} sentences are torch's, the attention differs by {worst}; "
+            f"expected all, and at most {EXACT}"
+        )
     name = max(list(said)[3:], key=lambda n: table[n]["changed"]["chrF"])
     return {
         "application": "translation",
         "task": "English to French: names and messages of software, held out",
         "parameters": sum(p.numel() for p in network.parameters()),
-        "state_bytes": engine.state_bytes,
+        "state_bytes": ut.read_artifact(out / "translation.onnx").spec.state_bytes,
         "metric": "chrF (higher is better)",
         "ours": table["ours"]["changed"]["chrF"],
         "torch": table["torch"]["changed"]["chrF"],
@@ -115,7 +121,7 @@ def translated(network: Translator, how: Sources, parts: Split, out: Path) -> di
             "pairs": sizes(parts),
             "longest_source": max(map(len, sources)),
             "beam_search": agreed("translation.onnx, beam search", ours, theirs),
-            "greedy_same": sum(a == b.tokens for a, b in zip(likeliest, theirs_likeliest, strict=True)),
+            "greedy_same": same_greedily,
             "worst_attention_difference": float(f"{worst:.2g}"),
             "sentences_per_s": round(len(test) / (between - begin), 1),
             "sentences_per_s_torch_one_by_one": round(len(test) / (end - between), 1),

@@ -67,16 +67,6 @@ def mean_f1(counts: list[Tally]) -> float:
     return float(np.mean([t.f1 for t in counts[NORMAL + 1 :]]))
 
 
-def frame_table(truth: np.ndarray, guess: np.ndarray) -> np.ndarray:
-    """(8, 3): precision, recall and F1 of each label by frame."""
-    table = np.zeros((len(LABELS), 3))
-    for k in range(len(LABELS)):
-        right = np.sum((truth == k) & (guess == k))
-        told, there = np.sum(guess == k), np.sum(truth == k)
-        table[k] = right / max(told, 1), right / max(there, 1), 2 * right / max(told + there, 1)
-    return table
-
-
 def changes(guess: np.ndarray, least: int) -> list[Announced]:
     """What is told of labels (T,) frame by frame: another label than before when it came `least` times one after the other; the first at once."""
     told: list[Announced] = []

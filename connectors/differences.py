@@ -1,7 +1,7 @@
 """Two accounts of one stream side by side: two models' outputs, or what is stepped again and what was written."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -102,12 +102,17 @@ def _note(difference: Difference, a: np.ndarray, b: np.ndarray, where: str, tole
 
 def alike(a: Any, b: Any, tolerance: float) -> bool:
     """The same text, lists and fields, in which numbers are no further apart than `tolerance`."""
+    return matching(a, b, lambda x, y: distance(np.asarray(x), np.asarray(y)) <= tolerance)
+
+
+def matching(a: Any, b: Any, close: Callable[[float, float], bool]) -> bool:
+    """The same text, lists and fields, but for floats, which `close` judges."""
     if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(alike(a[k], b[k], tolerance) for k in a)
+        return a.keys() == b.keys() and all(matching(a[k], b[k], close) for k in a)
     if isinstance(a, list) and isinstance(b, list):
-        return len(a) == len(b) and all(alike(x, y, tolerance) for x, y in zip(a, b, strict=True))
+        return len(a) == len(b) and all(matching(x, y, close) for x, y in zip(a, b, strict=True))
     if isinstance(a, float) and isinstance(b, float):
-        return distance(np.asarray(a), np.asarray(b)) <= tolerance
+        return close(a, b)
     return a == b
 
 

@@ -23,6 +23,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from undertow.connectors.config import read_pipeline
+from undertow.connectors.differences import matching
 from undertow.connectors.files_source import FilesSource
 from undertow.connectors.opening import pipeline_model, steady_backend
 from undertow.engine.building import outside
@@ -112,13 +114,7 @@ def same(what: str, got: Answers, expected: Answers, apart: float) -> None:
 
 def alike(got: Any, expected: Any, apart: float) -> bool:
     """The same, but for numbers that are no further apart than `apart`, or that part of them where they are above 1."""
-    if isinstance(expected, dict) and isinstance(got, dict):
-        return got.keys() == expected.keys() and all(alike(got[k], v, apart) for k, v in expected.items())
-    if isinstance(expected, list) and isinstance(got, list):
-        return len(got) == len(expected) and all(alike(a, b, apart) for a, b in zip(got, expected, strict=True))
-    if apart and isinstance(expected, float) and isinstance(got, float):
-        return math.isclose(got, expected, rel_tol=apart, abs_tol=apart)
-    return got == expected
+    return matching(got, expected, partial(math.isclose, rel_tol=apart, abs_tol=apart))
 
 
 # ------------------------------------------------------------------------------------------------- from files

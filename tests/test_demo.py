@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,17 +15,15 @@ from undertow.cli_demo import demo_command
 from undertow.demo import Answers, compare, excerpt, read_bundle
 from undertow.report import Portrait, Report, render
 
+from .example_modules import importable
+
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "activity"
-MODULES = ("data", "model", "train", "baseline", "export")
 
 
 @pytest.fixture
-def example(monkeypatch):
-    """The example's folder on the path, and its modules forgotten afterwards."""
-    monkeypatch.syspath_prepend(str(EXAMPLE))
-    yield
-    for name in MODULES:
-        sys.modules.pop(name, None)
+def example():
+    with importable(EXAMPLE):
+        yield
 
 
 @pytest.fixture

@@ -82,7 +82,7 @@ def measured(live: LiveSentiment, whole: WholeSentiment, held_out: list[Sentence
         "application": "sentiment",
         "task": f"ratings of {len(held_out):,} held-out sentences, after each word",
         "parameters": sum(p.numel() for p in live.parameters()),
-        "state_bytes": sum(int(np.prod(s.shape)) * np.dtype(s.dtype).itemsize for s in engine.spec.states),
+        "state_bytes": engine.spec.state_bytes,
         "metric": "correlation with people's ratings (higher is better)",
         "ours": table["live"]["correlation"],
         "torch": table["live, torch"]["correlation"],

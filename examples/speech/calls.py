@@ -13,7 +13,7 @@ import numpy as np
 from data import RATE_HZ, Utterance
 from model import STEP
 from scoring import score
-from streaming import Heard, outputs, searching, words
+from streaming import Heard, decoder, outputs, searching, words
 
 import undertow as ut
 
@@ -54,10 +54,12 @@ def pause(generator: np.random.Generator) -> np.ndarray:
 
 def gated(folder: Path) -> ut.Engine:
     """The engine of gated.toml."""
-    document = tomllib.loads((folder / "gated.toml").read_text())
-    stages = [ut.Stage(folder / s.pop("path"), **s) for s in document["model"]["stages"]]
-    table = document["decode"]
-    return ut.Engine(stages, decode=table | {name: str(folder / table[name]) for name in ("lexicon", "ngram")})
+    chain = [ut.Stage(folder / s.pop("path"), **s) for s in stages(folder)]
+    return ut.Engine(chain, decode=decoder(folder, "gated.toml"))
+
+
+def stages(folder: Path) -> list[dict[str, Any]]:
+    return tomllib.loads((folder / "gated.toml").read_text())["model"]["stages"]
 
 
 def stretches(probabilities: np.ndarray, gate: dict[str, Any]) -> list[tuple[int, int]]:
@@ -77,7 +79,7 @@ def stretches(probabilities: np.ndarray, gate: dict[str, Any]) -> list[tuple[int
 
 def by_hand(folder: Path, made: list[Utterance]) -> tuple[dict[str, str], float]:
     """(the text of each call, the share of the samples that pass): each stretch cut out and recognised as a stream of its own."""
-    gate = tomllib.loads((folder / "gated.toml").read_text())["model"]["stages"][1]["gate"]
+    gate = stages(folder)[1]["gate"]
     seen = outputs(ut.Engine(folder / "voice.onnx"), {u.key: u.samples for u in made})
     cut = {u.key: stretches(seen[u.key][:, 0], gate) for u in made}
     pieces = {f"{u.key} {i}": u.samples[a:b] for u in made for i, (a, b) in enumerate(cut[u.key])}

@@ -61,8 +61,13 @@ class Speed:
 
 def searching(folder: Path, model: str = "speech.onnx") -> ut.Engine:
     """An engine with the decoder of pipeline.toml."""
-    table = tomllib.loads((folder / "pipeline.toml").read_text())["decode"]
-    return ut.Engine(folder / model, decode=table | {name: str(folder / table[name]) for name in ("lexicon", "ngram")})
+    return ut.Engine(folder / model, decode=decoder(folder, "pipeline.toml"))
+
+
+def decoder(folder: Path, pipeline: str) -> dict[str, Any]:
+    """The [decode] of a pipeline's file, whose own files begin in its folder."""
+    table = tomllib.loads((folder / pipeline).read_text())["decode"]
+    return table | {name: str(folder / table[name]) for name in ("lexicon", "ngram")}
 
 
 def play(

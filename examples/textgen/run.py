@@ -67,7 +67,7 @@ def scored(engine: ut.Engine, model: FortuneNet, pieces: Pieces, out: Path) -> d
         "application": "text generation",
         "task": f"what comes next in {len(held_out):,} held-out fortunes, {characters:,} characters",
         "parameters": sum(p.numel() for p in model.parameters()),
-        "state_bytes": sum(int(np.prod(s.shape)) * np.dtype(s.dtype).itemsize for s in engine.spec.states),
+        "state_bytes": engine.spec.state_bytes,
         "metric": "bits per character (lower is better)",
         "ours": float(sum(s.sum() for s in spent) / characters),
         "torch": float(sum(torch_bits) / characters),

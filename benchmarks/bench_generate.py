@@ -1,4 +1,4 @@
-"""Tokens a second: `Engine.generate` against a loop over ONNX Runtime and one over torch, in turn in one run, on one thread.
+"""Tokens a second: `Engine.generate` against a loop over ONNX Runtime and one over torch, in turn in one run, each on as many threads.
 
 Every side steps the same LSTM and samples the same way: with a temperature alone, and with top-k and top-p beside. The ONNX
 Runtime loop steps the batch by one `InferenceSession.run` and samples the batch with NumPy; torch's does both with torch.
@@ -127,19 +127,19 @@ def exported(net: LanguageModel, tokens: int) -> Artifact:
         return read_artifact(path)
 
 
-def compare(name: str, counts: list[int], rounds: int, steps: int) -> None:
+def compare(name: str, counts: list[int], rounds: int, steps: int, threads: int) -> None:
     """One model at each number of streams, sampled either way."""
     tokens, layers, width = MODELS[name]
     torch.manual_seed(0)
     net = LanguageModel(tokens, layers, width).eval()
     artifact = exported(net, tokens)
     options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     session = ort.InferenceSession(artifact.model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    engine = ut.Engine(artifact, backend="numba", max_streams=max(counts))
+    engine = ut.Engine(artifact, backend="numba", max_streams=max(counts), threads=threads)
     for way, how in WAYS.items():
         for count in counts:
-            length = max(64, steps // count)
+            length = max(256, steps // count)
             start = np.random.default_rng(1).integers(0, tokens, count)
             sides = {
                 "undertow": partial(our_loop, engine, start, length, how),
@@ -166,15 +166,16 @@ def main() -> None:
     parser.add_argument("--streams", nargs="*", type=int, default=[1, 64, 1024])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
-        "--steps", type=int, default=4096, help="steps of one stream, shared out among many, at least 64 of each"
+        "--steps", type=int, default=4096, help="steps of one stream, shared out among many, at least 256 of each"
     )
+    parser.add_argument("--threads", type=int, default=1, help="of each side")
     given = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(given.threads)
     print(
-        f"{heading('numba', 'numpy', 'onnxruntime', 'torch')}; one thread; median (range) of {given.rounds} rounds, the sides in turn; ratios are medians over rounds"
+        f"{heading('numba', 'numpy', 'onnxruntime', 'torch')}; threads: {given.threads}; median (range) of {given.rounds} rounds, the sides in turn; ratios are medians over rounds"
     )
     for name in given.models:
-        compare(name, given.streams, given.rounds, given.steps)
+        compare(name, given.streams, given.rounds, given.steps, given.threads)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from .artifact import StateSpec, StepSpec, TensorSpec
-from .errors import ArenaFullError, StreamError, UnknownStreamError
+from .errors import ArenaFullError, StreamError, UndertowError, UnknownStreamError
 from .index import Key, KeyIndex
 from .layout import Layout, digest
 from .section import Section
@@ -180,6 +180,22 @@ class Arena:
         self.last_active[slots] = now
         self.index.add_many([int(k) if isinstance(k, np.integer) else k for k in keys], slots.tolist())
         return slots
+
+    def open_some(self, keys: list[Key], now: int) -> tuple[list[int], dict[Key, UndertowError]]:
+        """`open` of each distinct key: slots, -1 where it failed, and why."""
+        try:
+            slots = self.open_many(keys, now)
+            self.reset(slots)
+            self.last_active[slots] = now
+            return slots.tolist(), {}
+        except (ArenaFullError, StreamError):  # of some: find out which
+            slots, errors = [-1] * len(keys), dict[Key, UndertowError]()
+            for i, key in enumerate(keys):
+                try:
+                    slots[i] = self.open(key, now)
+                except (ArenaFullError, StreamError) as error:
+                    errors[key] = error
+            return slots, errors
 
     def release(self, key: Key) -> None:
         """Forgets a stream; handles to its slot become stale."""

@@ -33,7 +33,7 @@ def assemble(program: Program, artifact: Artifact) -> Source:
     """The program's whole source around the block's lines."""
     spec = artifact.spec
     xs, ys = [f"x{i}" for i in range(len(spec.inputs))], [f"y{i}" for i in range(len(spec.outputs))]
-    tables = ["rows", "c", "s", *xs, *ys, "valid"]
+    tables = ["rows", "c", "s", *xs, *ys, "valid", *program.tables]
     scratch_row = -(-program.scratch_bytes // 64) * 64 + 64
     scratch_row += 64 if scratch_row % 4096 == 0 else 0
     block = max(4, min(BLOCK, SCRATCH_BYTES // scratch_row // 4 * 4))

@@ -19,7 +19,6 @@ from .chain_config import Stage
 from .chain_reading import Linked, read_chain
 from .decoders import DecodeConfig, Generate, decode_config
 from .errors import (
-    ArenaFullError,
     BackendError,
     BatchError,
     CheckpointError,
@@ -446,8 +445,9 @@ class Engine:
         known = slots >= 0
         if found != KNOWN or errors:
             self._settle(keys, slots, found, now, errors)
-        for i in np.flatnonzero(known & (slots >= 0)).tolist():
-            if not len(given[i]) and not generator.waiting(slots[i : i + 1])[0]:
+        going = np.flatnonzero(known & (slots >= 0))
+        for i in going[~generator.waiting(slots[going])].tolist():
+            if not len(given[i]):
                 errors[keys[i]], slots[i] = _nothing(keys[i]), -1
         chosen = np.flatnonzero(slots >= 0).tolist()
         some, live = [keys[i] for i in chosen], slots[chosen]
@@ -653,12 +653,10 @@ class Engine:
             raise StreamError(
                 f"stream {twice!r} is named twice in one batch; a batch takes one frame of each stream, use push for several"
             )
-        for i in np.flatnonzero(slots < 0).tolist():
-            if keys[i] not in errors:
-                try:
-                    slots[i] = self._arena.open(keys[i], now)
-                except (ArenaFullError, StreamError) as error:
-                    errors[keys[i]] = error
+        new = [i for i in np.flatnonzero(slots < 0).tolist() if keys[i] not in errors]
+        if new:
+            slots[new], failed = self._arena.open_some([keys[i] for i in new], now)
+            errors |= failed
         if errors:
             slots[[i for i, k in enumerate(keys) if k in errors]] = -1
 

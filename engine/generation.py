@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from .arena import address
 from .errors import FrameError, UndertowError
 from .generation_call import Call, Generation, Seed, stream_seed
 from .index import Key
 from .numba_backend import NumbaBackend
 from .section import Section
 from .stage import Stage, one_each
-from .token_rows import BROKEN, STOPPED, Work, compiled, of_waves
+from .token_rows import BROKEN, STOPPED
+from .token_work import Logits, Work, compiled, of_waves
 from .voices import Voices
 
 Feed = tuple[np.ndarray, np.ndarray, np.ndarray]  # tokens (total, voices), each stream's first row, and how many
@@ -180,7 +182,7 @@ class Generator:
         ends = np.cumsum([0, *map(len, stops)])
         tokens = np.empty((count, call.max_steps, len(self.voices)), np.int32)
         numbers = (np.zeros(count), np.zeros(count, np.int64), np.zeros(count, np.int64))
-        return Work(slots, *feed, self._sizes, call.settings, np.concatenate(stops), ends, tokens, *numbers)
+        return Work(slots, *feed, self._sizes, np.concatenate(stops), ends, call.settings, tokens, *numbers)
 
     def outputs(self, logits: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Room for a step's outputs, of which the voices' are these."""
@@ -200,19 +202,16 @@ class Generator:
 
     def _by_waves(self, work: Work, now: int) -> None:
         """A step of all streams at a time, until none is left."""
-        spec, section, kernels = self.stage.spec, self.stage.section, of_waves()
-        where = (section.address, section.stride, self.part)
-        n = len(work.slots)
+        spec, kernels, n = self.stage.spec, of_waves(), len(work.slots)
         lanes = np.stack([np.arange(n), np.zeros(n, np.int64)], 1)
         given = np.empty((len(self.voices), n), np.int64)
         logits = [np.empty((n, size), np.float32) for size in self.voices.sizes]
-        bases = np.array([y.ctypes.data for y in logits], np.int64)
-        strides, weights = 4 * work.sizes, np.empty(int(work.sizes.max()) + 32, np.float32)
-        room = (bases, strides, weights.ctypes.data)
+        room = Logits.of(logits)
+        context = work.context(self.stage.section, self.part, lanes, room)
         while n:
-            kernels.next_tokens(lanes, n, *where, work.slots, work.feed, work.first, work.length, given)
+            kernels.next_tokens(address(context), n, given)
             inputs = [given[v, :n].astype(t.dtype) for v, t in enumerate(spec.inputs)]
             outputs = self.outputs([y[:n] for y in logits])
             slots, ones = work.slots[lanes[:n, 0]], one_each(n)
             self.stage.backends.at(n).run(slots, np.arange(n), ones, ones, now, inputs, outputs)
-            n = kernels.settle_lanes(lanes, n, *where, work.slots, work.length, *room, *work.arguments)
+            n = kernels.settle_lanes(address(context), n)

@@ -15,6 +15,7 @@ K = TypeVar("K", bound=Hashable)
 
 _INDEX, _SLOTS, _MARKS, _I64 = types.int64[::1], types.int64[::1], types.int32[::1], types.int64
 _SIGNATURES = {
+    "get": [(_INDEX, _I64)],
     "find": [(_INDEX, _I64, _SLOTS, _MARKS, _I64)],
     "insert": [(_INDEX, _I64, _I64)],
     "insert_many": [(_INDEX, _SLOTS, _SLOTS)],
@@ -60,7 +61,7 @@ class KeyIndex(Generic[K]):
 
     def get(self, key: Any) -> int:
         """The key's slot, -1 where not resident."""
-        return max(-1, int(self.find([key])[0][0]))
+        return max(-1, self._do.get(self._index, id(key)))
 
     def find(self, keys: list[Any]) -> tuple[np.ndarray, int]:
         """Slots of the keys, int64, -1 where not resident; and KNOWN, UNKNOWN, NO_KEY or TWICE, the worst of them."""

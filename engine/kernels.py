@@ -51,8 +51,8 @@ def _place(index, digest):
 
 
 @njit
-def _find_one(index, key):
-    """The slot of one key; -1 where not resident, -2 where it cannot be hashed or compared."""
+def get(index, key):
+    """The slot of the key at an address; -1 where not resident, -2 where it cannot be hashed or compared."""
     digest = _hash(key)
     if digest == -1:
         _forget_error()
@@ -83,7 +83,7 @@ def find(index, wanted, slots, marks, stamp):
     """
     worst = KNOWN
     for i in range(slots.size):
-        slot = _find_one(index, _item(wanted, i))
+        slot = get(index, _item(wanted, i))
         slots[i] = slot
         if slot < 0:
             worst = max(worst, -slot)

@@ -16,7 +16,7 @@ from .errors import BackendError
 from .program import PAD_BYTES, Unsupported
 from .section import Section
 from .token_program import loop_text
-from .token_rows import LOOP, Logits, Work
+from .token_work import LOOP, Logits, Work
 from .voices import Voices
 
 _MIN_ROWS_A_THREAD = 32
@@ -95,13 +95,12 @@ class NumbaBackend:
         """Tokens of each stream from its prompt until it ends. part: the offset of generation's part of a row from this stage's."""
         if self._generate is None:
             self._generate = load_program(loop_text(self.source, voices), {"generate": [LOOP]}).generate
-        loop, where = self._generate, (self._section.address, self._section.stride, part, now)
-        streams, block = (work.slots, work.feed, work.first, work.length), self.source.block
+        loop, block = self._generate, self.source.block
 
         def some(i: int, begin: int, end: int) -> None:
-            lanes, logits = np.zeros((block, 2), np.int64), Logits(voices, block)
-            room = (lanes, logits.bases, logits.strides, logits.weights)
-            loop(self._scratch[i], *where, begin, end, *streams, *room, *work.arguments)
+            lanes, logits = np.empty((block, 2), np.int64), Logits.room(voices, block)
+            context = work.context(self._section, part, lanes, logits)
+            loop(self._scratch[i], address(context), now, begin, end)
 
         self._split(len(work.slots), 1, some)
 

@@ -1,4 +1,4 @@
-"""Matrix products: with constant weights over packed panels, of two computed values row by row of the batch.
+"""Matrix products: with constant weights over packed columns, of two computed values row by row of the batch.
 
 A value's row has no batch axis, so an axis that is the batch counts as one entry. Every sum is in the order of the
 contracted axis, one fused multiply-add each.
@@ -10,9 +10,10 @@ import numpy as np
 
 from .arguments import Attributes, Inputs, constant, floats, optional
 from .elementwise import pointwise, unary
-from .gemm import PANEL, pack
+from .gemm import pack
 from .program import BATCH, Lowering, Program, Unsupported, Value, view
 from .shapes import features, transposed
+from .simd import LANES
 
 
 def product(program: Program, x: Value, weights: np.ndarray, bias: np.ndarray | None) -> Value:
@@ -23,25 +24,25 @@ def product(program: Program, x: Value, weights: np.ndarray, bias: np.ndarray | 
     if x.shape[-1] != k or k == 0:
         raise Unsupported(f"a product over the batch axis, or of shapes {x.shape} and {weights.shape}")
     packed = program.parameter(pack(weights))
-    start = np.zeros(packed.shape[0] * PANEL, np.float32)
+    start = np.zeros(packed.shape[0] * LANES, np.float32)
     if bias is not None:
         start[:n] = bias
     return multiplied(program, x, packed, program.parameter(start), k, n)
 
 
 def multiplied(program: Program, x: Value, packed: Value, start: Value, k: int, n: int) -> Value:
-    """start + x (.., k) @ weights (k, n), which are packed in (.., panels, k, 32); start (.., panels * 32)."""
-    panels, places = packed.shape[-3], x.size // k
-    z = program.scratch((*x.shape[:-1], n), items=places * panels * PANEL)
+    """start + x (.., k) @ weights (k, n), which are packed in (.., columns, k, 16); start (.., columns * 16)."""
+    columns, places = packed.shape[-3], x.size // k
+    z = program.scratch((*x.shape[:-1], n), items=places * columns * LANES)
     if places == 1:
-        program.gemm(z, x, start, packed, k, panels)
+        program.gemm(z, x, start, packed, k, columns)
         return z
     program.say(f"for q in range({places}):")
-    program.gemm(z, x, start, packed, k, panels, shift=f"q * {4 * k}", z_shift=f"q * {4 * panels * PANEL}", indent=2)
-    if n == panels * PANEL:
+    program.gemm(z, x, start, packed, k, columns, shift=f"q * {4 * k}", z_shift=f"q * {4 * columns * LANES}", indent=2)
+    if n == columns * LANES:
         return z
     out = program.scratch((*x.shape[:-1], n))
-    program.strided(out, z, [places, n], [n, 1], [panels * PANEL, 1])
+    program.strided(out, z, [places, n], [n, 1], [columns * LANES, 1])
     return out
 
 

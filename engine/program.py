@@ -1,8 +1,8 @@
 """A program under construction: values, where they lie, and the source lines that compute them.
 
 Memory of one step of a block of streams: for each stream an arena row, a row of every input and output, and a row of
-scratch. Tables hold the address of each stream's row (`rows`, `x0`.., `y0`.., `s`; `c` repeats the parameters' address), so every
-value is a table and an offset, and reshapes, squeezes and slices of the last axis cost nothing.
+scratch. Tables hold the address of each stream's row (`rows`, `x0`.., `y0`.., `s`; `c` repeats the parameters' address; and what
+`Program.table` gives), so every value is a table and an offset, and reshapes, squeezes and slices of the last axis cost nothing.
 """
 
 import math
@@ -112,6 +112,7 @@ class Program:
         self.parameters = bytearray()
         self.places = Scratch()
         self.limits: dict[str, int] = {}
+        self.tables: list[str] = []
         self.probing = probing
         self._placed: dict[int, Value] = {}
         self._in_rows = False
@@ -185,6 +186,11 @@ class Program:
         out = self.like(value, value.shape, every=True)
         self.strided(out, value, [value.size], [1], [1])
         return out
+
+    def table(self) -> str:
+        """A table of the program's own, for the address of a row of each stream; set in a loop over the rows."""
+        self.tables.append(f"begin{len(self.tables)}")
+        return self.tables[-1]
 
     def rows(self) -> None:
         """Opens the loop over the block's rows, or goes on in it: rows do not see each other, so operators may share one."""
@@ -267,13 +273,19 @@ class Program:
         start: Value,
         weights: Value,
         k: int,
-        panels: int,
+        columns: int,
         shift: str = "0",
         z_shift: str = "0",
         indent: int = 1,
     ) -> None:
         begin = f"{start.offset}{start.moving}" + (f" + {z_shift}" if start.table == "s" else "")
-        whole = [f"{x.offset}{x.moving} + {shift}", begin, f"{out.offset}{out.moving} + {z_shift}", f"{k}", f"{panels}"]
+        whole = [
+            f"{x.offset}{x.moving} + {shift}",
+            begin,
+            f"{out.offset}{out.moving} + {z_shift}",
+            f"{k}",
+            f"{columns}",
+        ]
         a, s, z, k_, p = (f"np.int64({number})" for number in whole)  # numba would compile the product for each literal
         self.say(
             f"gemm(n, {x.table}, {a}, {start.table}, {s}, {out.table}, {z}, get_int64(c) + {weights.offset}{weights.moving}, {k_}, {p})",

@@ -15,7 +15,7 @@ def lstm(program: Program, node: Any, inputs: list[Value | None], attributes: di
     peep = (inputs + [None] * 8)[7]
     if peep is not None and peep.const is None:
         raise Unsupported("weights that are computed")
-    order, passage = (0, 1, 2, 3), Passage(cell, old_c)
+    passage = Passage(cell, old_c)
     for d in range(cell.directions):
         bias = (cell.b[d][: 4 * cell.hidden] + cell.b[d][4 * cell.hidden :]).reshape(4, -1)
         with passage.through(d) as at:
@@ -42,7 +42,7 @@ def lstm(program: Program, node: Any, inputs: list[Value | None], attributes: di
                     indent=3,
                 )
 
-            cell.each_group("lstm", d, at.x, at.old_h, order, bias, places, body)
+            cell.each_group("lstm", d, at.x, at.old_h, bias, places, body)
     return passage.outputs()
 
 
@@ -77,16 +77,16 @@ def _gru_reset_after(cell: Cell, d: int, at: Moment) -> None:
     """torch's and cuDNN's: the reset gate takes the product with the state, not the state."""
     program, h = cell.program, at.old_h
     w_bias, r_bias = cell.b[d].reshape(2, 3, -1)
-    bias = [w_bias[0] + r_bias[0], w_bias[1] + r_bias[1], w_bias[2], r_bias[2]]
+    bias = [w_bias[2], w_bias[1] + r_bias[1], w_bias[0] + r_bias[0], r_bias[2]]
 
     def body(z: list[str]) -> None:
         program.say(f"reset = {cell.act(d, 0, z[1])}", indent=3)
-        program.say(f"update = {cell.act(d, 0, z[0])}", indent=3)
-        program.say(f"new = {cell.act(d, 1, f'{z[2]} + reset * {z[3]}')}", indent=3)
+        program.say(f"update = {cell.act(d, 0, z[2])}", indent=3)
+        program.say(f"new = {cell.act(d, 1, f'{z[0]} + reset * {z[3]}')}", indent=3)
         program.say(f"store(h_out_at + j, (ONE() - update) * new + update * {cell.take('h_old', h)})", indent=3)
 
     places = [("h_old", h), ("h_out", at.new_h)]
-    cell.each_group("gru", d, at.x, h, (0, 1, 2, 2), bias, places, body)
+    cell.each_group("gru", d, at.x, h, bias, places, body)
 
 
 def rnn(program: Program, node: Any, inputs: list[Value | None], attributes: dict[str, Any]) -> list[Value]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from .arguments import text
-from .gemm import GATE_ROWS, PANEL, SUMS, group, pack
+from .gemm import COLUMN, pack
 from .indexing import place
 from .program import BATCH, Program, Unsupported, Value, view
 from .simd import LANES
@@ -19,6 +19,8 @@ _DEFAULT_ALPHA = {
     "ScaledTanh": 1.0,
     "Affine": 1.0,
 }
+# Of each kind the gate whose weights each of its sums takes, and the sums that take products with x and with h
+SUMS = {"lstm": ((0, 1, 2, 3), range(4), range(4)), "gru": ((2, 1, 0, 2), range(3), range(1, 4))}
 MOST_TABLE_BYTES = 32 * 2**20  # of products with an embedding that are made at compile time
 _DEFAULT_BETA = {"HardSigmoid": 0.5, "ScaledTanh": 1.0, "Affine": 0.0}
 
@@ -124,11 +126,10 @@ class Cell:
         self.program.gemm(out, x, start, packed, weights.shape[0], packed.shape[0])
 
     def room(self, gates: int) -> Value:
-        return self.program.scratch((BATCH, gates * self.width), items=-(-gates * self.width // PANEL) * PANEL)
+        return self.program.scratch((BATCH, gates * self.width))
 
     def bias(self, vectors: np.ndarray, order: Sequence[int]) -> Value:
-        padded = self.columns(vectors.reshape(-1, 1), order).reshape(-1)
-        return self.program.parameter(np.concatenate([padded, np.zeros(PANEL, np.float32)]))
+        return self.program.parameter(self.columns(vectors.reshape(-1, 1), order).reshape(-1))
 
     def of(self, value: Value, direction: int, width: int | None = None) -> Value:
         """A direction's row of a value (directions, width)."""
@@ -152,52 +153,54 @@ class Cell:
         direction: int,
         x: Value,
         h: Value,
-        order: Sequence[int],
         biases: Sequence[np.ndarray],
         places: Sequence[tuple[str, Value]],
         body: Callable[[list[str]], None],
     ) -> None:
-        """For sixteen lanes of each row at a time `body(sums)`, with the sums of x @ w and h @ r in registers.
+        """For sixteen lanes of each row at a time `body(sums)`, with the vectors of the sums of x @ w and h @ r.
 
-        order: which gate's weights each of the kind's sums takes. biases: (H,) of each sum. Lanes are the outer loop: a
-        group's weights stay in the first caches while all rows go by. Where x is a row of a constant table, its products are
-        made here and the sums start from a row of those.
+        biases: (H,) of each of the kind's sums. Lanes are the outer loop: a group's weights stay in the first caches while all
+        rows go by. Where x is a row of a constant table, its products are made here and the sums begin with a row of those.
         """
-        count, of_x, of_h = SUMS[kind]
-        start = np.stack([self.columns(b.reshape(-1, 1), (0,))[0].reshape(-1, LANES) for b in biases], 1)
-        table = self._products(direction, x, start, [order[c] for c in of_x], of_x)
-        parts = [(self.r[direction], of_h)] if table else [(self.w[direction], of_x), (self.r[direction], of_h)]
-        weights = self.program.parameter(self._grouped(parts, order))
-        begin = self.program.parameter(start if table is None else table[0])
-        say, read = self.program.say, ("h_in",) if table else ("x", "h_in")
-        group_bytes = 4 * weights.row_shape[-1]
-        whole = f"n - n % {GATE_ROWS}" if GATE_ROWS > 1 else "0"
-        for rows, numbers in ((GATE_ROWS, f"0, {whole}"), (1, f"{whole}, n")):
-            if rows == 1 and numbers.startswith("0, 0"):
-                continue
-            say(f"for j in range(0, {4 * self.width}, {4 * LANES}):")
-            say(f"for r in range({numbers}, {rows}):", indent=2)
-            each = [("h_in", h), *places] if table else [("x", x), ("h_in", h), *places]
-            for q in range(rows):
-                say(*[f"{name}_at{q} = {value.at(f'(r + {q})')}" for name, value in each], indent=3)
-                say(f"start_at{q} = get_int64(c) + {begin.offset} + j * {count}", indent=3)
-                if table:
-                    index, entries = table[1], len(table[0])
-                    place(self.program, index, index.at(f"(r + {q})"), entries, "k", 3)
-                    say(f"start_at{q} = start_at{q} + k * {table[0][0].nbytes}", indent=3)
-            given = ", ".join([f"{name}_at{q}" for name in (*read, "start") for q in range(rows)])
-            how = f"{kind}_gates_{'looked_up_' if table else ''}{'rows' if rows > 1 else 'row'}"
-            say(
-                f"sums_{rows} = {how}({given}, get_int64(c) + {weights.offset} + j // {4 * LANES} * {group_bytes}, "
-                f"{self.inputs}, {self.hidden})",
-                indent=3,
-            )
-            for q in range(rows):
-                say(*[f"{name}_at = {name}_at{q}" for name, _ in places], indent=3)
-                body([f"sums_{rows}[{q * count + i}]" for i in range(count)])
+        program, (gates, of_x, of_h) = self.program, SUMS[kind]
+        count, w, r = len(gates), None, self._grouped(self.r[direction], [gates[c] for c in of_h])
+        begin = np.stack([self.columns(b.reshape(-1, 1), (0,))[0].reshape(-1, LANES) for b in biases], 1)
+        table = self._products(direction, x, begin, [gates[c] for c in of_x], of_x)
+        if table is None:
+            start, w = program.parameter(begin), self._grouped(self.w[direction], [gates[c] for c in of_x])
+        else:
+            start = self._looked_up(*table)
+        z = program.scratch((BATCH, count, LANES))
+        program.say(f"for j in range(0, {4 * self.width}, {COLUMN}):")
+        start = start.moved("j", count)
+        if w:
+            self._multiply(z, x, start, w, of_x)
+            for c in set(of_h) - set(of_x):
+                program.say("for r in range(n):", f"    z_at, start_at = {z.at()}, {start.at()}", indent=2)
+                program.say(f"store(z_at + {c * COLUMN}, load(start_at + {c * COLUMN}))", indent=3)
+        self._multiply(z, h, z if w else start, r, of_h)
+        program.say("for r in range(n):", indent=2)
+        every = [("z", z), ("start", start), *places]
+        program.say(*[f"{name}_at = {value.at()}" for name, value in every], indent=3)
+        body([f"load({'z' if w or c in of_h else 'start'}_at + {c * COLUMN})" for c in range(count)])
+
+    def _multiply(self, z: Value, x: Value, start: Value, weights: Value, sums: range) -> None:
+        """These of a group's sums: z = start + x @ weights, at the group's lanes j."""
+        columns, k, lanes = weights.row_shape[1:]
+        first = (BATCH, len(sums), lanes)
+        z, start = view(z, first, sums[0] * lanes), view(start, first, sums[0] * lanes)
+        self.program.gemm(z, x, start, weights.moved("j", columns * k), k, columns, indent=2)
+
+    def _looked_up(self, table: np.ndarray, index: Value) -> Value:
+        """Each stream's row of a table, as `_products` gives it."""
+        program, begin, name = self.program, self.program.parameter(table), self.program.table()
+        program.rows()
+        place(program, index, index.at(), len(table), "k", 2)
+        program.say(f"set_int64({name} + 8 * r, get_int64(c) + {begin.offset} + k * {table[0].nbytes})", indent=2)
+        return Value((BATCH, *table.shape[1:]), "float32", name, 0)
 
     def _products(
-        self, direction: int, x: Value, start: np.ndarray, gates: Sequence[int], sums: Sequence[int]
+        self, direction: int, x: Value, start: np.ndarray, gates: Sequence[int], sums: range
     ) -> tuple[np.ndarray, Value] | None:
         """The sums (entries, H / 16, sums, 16) that each entry of the table that x is looked up in begins with, and the index."""
         if x.looked_up is None or self.steps > 1:
@@ -205,19 +208,18 @@ class Cell:
         entries, index = x.looked_up
         if entries.nbytes // entries.shape[1] * start.size > MOST_TABLE_BYTES:
             return None
-        w = self.columns(self.w[direction], gates).astype(np.float64)
-        made = (entries.astype(np.float64) @ w).reshape(len(entries), len(gates), -1, LANES).transpose(0, 2, 1, 3)
+        made = self._lanes_of(entries.astype(np.float64) @ self.columns(self.w[direction], gates).astype(np.float64))
         table = np.repeat(start[None].astype(np.float64), len(entries), 0)
-        table[:, :, list(sums)] += made
+        table[:, :, list(sums)] += made.transpose(1, 0, 2, 3)
         return table.astype(np.float32), index
 
-    def _grouped(self, parts: Sequence[tuple[np.ndarray, Sequence[int]]], order: Sequence[int]) -> np.ndarray:
-        """Weights (gates * H, K) of each part as (H / 16, K * sums * 16), the parts one behind the other in a group."""
-        found = []
-        for rows, chosen in parts:
-            gates = self.columns(rows, [order[c] for c in chosen])
-            found.append(group(gates.reshape(len(gates), len(chosen), self.width)))
-        return np.concatenate(found, 1)
+    def _grouped(self, rows: np.ndarray, gates: Sequence[int]) -> Value:
+        """Gate rows (gates * H, K) as columns (H / 16, len(gates), K, 16) in the parameters: those of a group together."""
+        return self.program.parameter(self._lanes_of(self.columns(rows, gates)).transpose(0, 2, 1, 3))
+
+    def _lanes_of(self, columns: np.ndarray) -> np.ndarray:
+        """Columns (K, gates * width) as (H / 16, K, gates, 16)."""
+        return columns.reshape(len(columns), -1, self.width // LANES, LANES).transpose(2, 0, 1, 3)
 
 
 def _spread(names: Sequence[str], given: list[float], defaults: dict[str, float]) -> list[float]:

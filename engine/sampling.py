@@ -12,20 +12,24 @@ from numba import njit
 
 from .functions import vexp
 from .simd import (
+    bits_of_float,
     copy_bytes,
+    float_of_bits,
     fold_add,
     fold_max,
+    fold_min,
     get_float32,
     get_int32,
+    get_int64,
     keep,
     load,
     load_some,
     set_float32,
-    set_int32,
     splat,
     store,
     vabs,
     vmax,
+    vmin,
     where_less,
 )
 
@@ -88,39 +92,57 @@ def _weigh(logits, weights, size, top, sharpness):
 
 
 @njit(nogil=True)
-def _from(weights, end, bits):
-    """How many weights have at least these bits, and their sum; `end`: bytes of the weights, the number's room behind them."""
-    set_int32(weights + end, bits)
-    least = splat(get_float32(weights + end))
-    zero, one = splat(np.float32(0)), splat(np.float32(1))
-    count, total = zero, zero
-    for j in range(0, end, 64):
-        w = load(weights + j)
-        count, total = count + where_less(w, least, zero, one), total + where_less(w, least, zero, w)
-    return np.int64(fold_add(count)), fold_add(total)
+def _weigh_and_sum(logits, weights, size, top, sharpness):
+    """`_weigh`, and beside it `partition` of the same logits: in one pass their exponentials overlap."""
+    whole, rest = size - size % 16, size % 16
+    total, shift, factor = splat(np.float32(0)), splat(top), splat(sharpness)
+    plain = total
+    for j in range(0, 4 * whole, 64):
+        x = load(logits + j) - shift
+        w = vexp(x * factor)
+        store(weights + j, w)
+        total, plain = total + w, plain + vexp(x)
+    if rest:
+        x = load_some(logits + 4 * whole, rest, top) - shift
+        w = keep(vexp(x * factor), rest, np.float32(0))
+        store(weights + 4 * whole, w)
+        total, plain = total + w, plain + keep(vexp(x), rest, np.float32(0))
+    return fold_add(total), fold_add(plain)
 
 
 @njit(nogil=True)
-def _cut(weights, end, bits):
-    """Weights of fewer bits become zero; the sum of the others."""
-    set_int32(weights + end, bits)
-    least, zero = splat(get_float32(weights + end)), splat(np.float32(0))
+def _smallest(weights, size):
+    """The bits of the smallest of `size` weights."""
+    whole, rest = size - size % 16, size % 16
+    least = splat(np.float32(1))
+    for j in range(0, 4 * whole, 64):
+        least = vmin(least, load(weights + j))
+    if rest:
+        least = vmin(least, load_some(weights + 4 * whole, rest, np.float32(1)))
+    return bits_of_float(fold_min(least))
+
+
+@njit(nogil=True)
+def _sum_from(weights, end, bits):
+    """The sum of the weights, `end` bytes of them, that have at least these bits."""
+    least, zero = splat(float_of_bits(bits)), splat(np.float32(0))
     total = zero
     for j in range(0, end, 64):
         w = load(weights + j)
-        w = where_less(w, least, zero, w)
-        store(weights + j, w)
-        total = total + w
+        total = total + where_less(w, least, zero, w)
     return fold_add(total)
 
 
 @njit(nogil=True)
-def _kth(weights, end, k):
-    """The largest bits that at least k weights have."""
-    low, high = np.int64(0), np.int64(_ABOVE_ONE)
+def _kth(weights, end, k, low):
+    """The largest bits, from `low` on, that at least k weights have."""
+    high, zero, one = np.int64(_ABOVE_ONE), splat(np.float32(0)), splat(np.float32(1))
     while high - low > 1:
         middle = (low + high) // 2
-        count = _from(weights, end, middle)[0]
+        least, counts = splat(float_of_bits(middle)), zero
+        for j in range(0, end, 64):
+            counts = counts + where_less(load(weights + j), least, zero, one)
+        count = np.int64(fold_add(counts))
         if count == k:
             return middle
         if count > k:
@@ -131,26 +153,32 @@ def _kth(weights, end, k):
 
 
 @njit(nogil=True)
-def _nucleus(weights, end, least):
-    """The largest bits such that the weights of at least those come to `least`."""
-    low, high = np.int64(0), np.int64(_ABOVE_ONE)
+def _nucleus(weights, end, low, total, share):
+    """The largest bits, from `low` on, such that the weights of at least those come to `share`; and their sum, `total` for `low`."""
+    high, zero, one = np.int64(_ABOVE_ONE), splat(np.float32(0)), splat(np.float32(1))
     below, above = np.int64(end), np.int64(0)
     while high - low > 1 and below - above > 1:
         middle = (low + high) // 2
-        count, total = _from(weights, end, middle)
-        if total >= least:
-            low, below = middle, count
+        least, counts, kept = splat(float_of_bits(middle)), zero, zero
+        for j in range(0, end, 64):
+            w = load(weights + j)
+            counts, kept = counts + where_less(w, least, zero, one), kept + where_less(w, least, zero, w)
+        count, come = np.int64(fold_add(counts)), fold_add(kept)
+        if come >= share:
+            low, below, total = middle, count, come
         else:
             high, above = middle, count
-    return low
+    return low, total
 
 
 @njit(nogil=True)
-def _pick(weights, end, target):
-    """The first place at which the running sum of weights is above the target; never one of weight zero."""
-    running, last = 0.0, np.int64(0)
+def _pick(weights, end, bits, target):
+    """The first place at which the running sum of weights of at least these bits is above the target; never one of weight zero."""
+    running, last, cut = 0.0, np.int64(0), float_of_bits(bits)
+    least, zero = splat(cut), splat(np.float32(0))
     for j in range(0, end, 64):
-        following = running + np.float64(fold_add(load(weights + j)))
+        w = load(weights + j)
+        following = running + np.float64(fold_add(where_less(w, least, zero, w)))
         if following > running:
             last = j
         if following > target:
@@ -158,10 +186,10 @@ def _pick(weights, end, target):
         running = following
     found = last // 4
     for k in range(last // 4, last // 4 + 16):
-        w = np.float64(get_float32(weights + 4 * k))
-        if w > 0:
+        w = get_float32(weights + 4 * k)
+        if w > np.float32(0) and w >= cut:
             found = np.int64(k)
-            running += w
+            running += np.float64(w)
             if running > target:
                 break
     return found
@@ -177,7 +205,7 @@ def _first(logits, size, value):
 
 
 @njit(nogil=True)
-def _changed(logits, weights, size, recent, count, penalty, stops, begin, end):
+def _changed(logits, weights, size, recent, count, penalty, barred, bars):
     """weights = the logits, those of recent tokens penalised (Keskar et al. 2019), those of barred tokens the lowest."""
     copy_bytes(weights, logits, 4 * size)  # pyright: ignore[reportCallIssue]
     for j in range(count):
@@ -185,40 +213,46 @@ def _changed(logits, weights, size, recent, count, penalty, stops, begin, end):
         if token < size:
             x = get_float32(logits + 4 * token)
             set_float32(weights + 4 * token, x / penalty if x > np.float32(0) else x * penalty)
-    for j in range(begin, end):
-        set_float32(weights + 4 * stops[j], _LOW)
+    for j in range(bars):
+        set_float32(weights + 4 * get_int64(barred + 8 * j), _LOW)
 
 
 @njit(nogil=True)
-def sample(logits, weights, size, recent, count, penalty, stops, begin, end, temperature, top_k, top_p, u):
+def sample(logits, weights, size, recent, count, penalty, barred, bars, temperature, top_k, top_p, u):
     """A token, NOT_FINITE where a logit is not, and its log-probability under the logits as they are.
 
     logits: address of `size` floats. weights: address of room for whole vectors of them and one more. recent: address of
-    `count` int32 tokens to penalise. stops[begin:end]: tokens that are barred. temperature 0: the largest, the first of equals.
+    `count` int32 tokens to penalise. barred: address of `bars` tokens that may not come. temperature 0: the largest, the first
+    of equals.
     """
     top, finite = largest(logits, size)
     if not finite:
         return np.int64(NOT_FINITE), 0.0
     source, peak, room = logits, top, (size + 15) // 16 * 64
-    changed = end > begin or penalty != np.float32(1)
+    changed = bars > 0 or penalty != np.float32(1)
     if changed:
-        _changed(logits, weights, size, recent, count, penalty, stops, begin, end)
+        _changed(logits, weights, size, recent, count, penalty, barred, bars)
         source, peak = weights, largest(weights, size)[0]
-    whole = np.float32(0)
     if temperature == 0.0:
-        token = _first(source, size, peak)
+        token, whole = _first(source, size, peak), partition(logits, size, top)
     else:
-        total = _weigh(source, weights, size, peak, np.float32(1.0 / temperature))
-        whole = total
-        if end > begin:
-            for j in range(begin, end):
-                set_float32(weights + 4 * stops[j], np.float32(0))
-            total = _from(weights, room, 0)[1]
+        if changed:
+            total = _weigh(source, weights, size, peak, np.float32(1.0 / temperature))
+            whole = partition(logits, size, top)
+        elif temperature == 1.0:
+            total = whole = _weigh(source, weights, size, peak, np.float32(1))
+        else:
+            total, whole = _weigh_and_sum(source, weights, size, peak, np.float32(1.0 / temperature))
+        for j in range(bars):
+            set_float32(weights + 4 * get_int64(barred + 8 * j), np.float32(0))
+        cut = np.int64(0)
+        if 0 < top_k < size or top_p < 1.0:
+            cut = _smallest(weights, size)
         if 0 < top_k < size:
-            total = _cut(weights, room, _kth(weights, room, top_k))
+            cut = _kth(weights, room, top_k, cut)
+        if bars or 0 < top_k < size:
+            total = _sum_from(weights, room, cut)
         if top_p < 1.0:
-            total = _cut(weights, room, _nucleus(weights, room, np.float32(top_p) * total))
-        token = _pick(weights, room, u * np.float64(total))
-    if changed or temperature != 1.0:
-        whole = partition(logits, size, top)
+            cut, total = _nucleus(weights, room, cut, total, np.float32(top_p) * total)
+        token = _pick(weights, room, cut, u * np.float64(total))
     return token, np.float64(get_float32(logits + 4 * token) - top) - math.log(np.float64(whole))

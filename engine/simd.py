@@ -152,6 +152,8 @@ vround = _instruction(_V, lambda builder, a: _call(builder, "llvm.rint.v16f32", 
 where_less = _instruction(
     _V, lambda builder, a, b, x, y: builder.select(builder.fcmp_ordered("<", a, b), x, y), _V, _V, _V, _V
 )
+float_of_bits = _instruction(_F, lambda builder, bits: builder.bitcast(builder.trunc(bits, _I32), _FLOAT), _A)
+bits_of_float = _instruction(_A, lambda builder, number: builder.zext(builder.bitcast(number, _I32), _I64), _F)
 where_set = _instruction(_V, _where_set, _A, _V, _V)
 keep = _instruction(
     _V, lambda builder, v, count, rest: builder.select(_mask(builder, count), v, _splat(builder, rest)), _V, _A, _F

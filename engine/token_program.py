@@ -6,9 +6,8 @@ are. A row does not depend on the rows beside it, so neither do the tokens.
 
 from .assembly import Source
 from .layout import FRAMES, LAST_ACTIVE
+from .token_rows import BASES, STRIDES
 from .voices import Voices
-
-ARGUMENTS = "memory, arena, stride, part, now, begin, end, slots, feed, first, length, lanes, bases, strides, weights, sizes, settings, stops, ends, tokens, scores, made, status"
 
 
 def loop_text(source: Source, voices: Voices) -> str:
@@ -18,22 +17,21 @@ def loop_text(source: Source, voices: Voices) -> str:
     package = __name__.rpartition(".")[0]
     lines = [
         source.head,
-        f"from {package}.token_rows import admit, settle_lanes, token_address",
+        f"from {package}.token_rows import admit, row_address, settle_lanes, token_address",
         "",
         "",
         "@njit(nogil=True, cache=True, error_model='numpy')",
-        f"def generate({ARGUMENTS}):",
-        '    """Tokens of streams begin..end, each from its prompt until it ends; arguments as in `settle`."""',
-        "    start, voices = feed.ctypes.data, len(sizes)",
+        "def generate(memory, call, now, begin, end):",
+        '    """Tokens of streams begin..end, each from its prompt until it ends; call: a `Work.context`."""',
+        f"    bases, strides = get_int64(call + {BASES}), get_int64(call + {STRIDES})",
         "    n, following = np.int64(0), begin",
         "    while True:",
-        f"        n, following = admit(lanes, n, np.int64({source.block}), following, end)",
+        f"        n, following = admit(call, n, np.int64({source.block}), following, end)",
         "        if n == 0:",
         "            return",
         "        for r in range(n):",
-        "            i = lanes[r, 0]",
-        "            row = arena + slots[i] * stride",
-        "            at = token_address(row + part, start, first[i], length[i], lanes[r, 1], voices)",
+        "            row = row_address(call, r)",
+        "            at = token_address(call, r, row)",
         f"            set_int64(row + {FRAMES}, get_int64(row + {FRAMES}) + 1)",
         f"            set_int64(row + {LAST_ACTIVE}, now)",
         f"            set_int64({at['rows']} + 8 * r, row)",
@@ -43,13 +41,11 @@ def loop_text(source: Source, voices: Voices) -> str:
     lines += [f"            set_int64({at[f'x{x}']} + 8 * r, at + {8 * v})" for v, (x, _) in enumerate(voices.pairs)]
     outputs = [y for _, y in voices.pairs] + [y for y, _ in voices.beside]
     lines += [
-        f"            set_int64({at[f'y{y}']} + 8 * r, bases[{i}] + r * strides[{i}])" for i, y in enumerate(outputs)
+        f"            set_int64({at[f'y{y}']} + 8 * r, get_int64(bases + {8 * i}) + r * get_int64(strides + {8 * i}))"
+        for i, y in enumerate(outputs)
     ]
     lines += [
         "        block(n, memory)",
-        "        n = settle_lanes(",
-        "            lanes, n, arena, stride, part, slots, length, bases, strides, weights, sizes, settings, stops, ends,",
-        "            tokens, scores, made, status,",
-        "        )",
+        "        n = settle_lanes(call, n)",
     ]
     return "\n".join(lines) + "\n"

@@ -1,27 +1,23 @@
-"""What generation keeps in a stream's row, and what one sampled token changes there.
+"""What generation keeps in a stream's row, and what one sampled token changes there: kernels over the arrays of `token_work`.
 
 Of each stream: its seed, how many tokens it generated (the counter of its random numbers), how many tokens it has seen, how
 many frames it had when the last token was sampled, and of each voice that token, which is not stepped yet, and the last
 RECENT tokens for the repetition penalty.
 """
 
-from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Any
-
 import numpy as np
-from numba import njit, types
+from numba import njit
 
 from .artifact import StateSpec
 from .sampling import RECENT, sample, uniform
-from .simd import get_int64, set_int32, set_int64
-
-if TYPE_CHECKING:
-    from .voices import Voices
+from .simd import get_float64, get_int32, get_int64, set_float64, set_int32, set_int64
 
 SEED, COUNT, SEEN, SINCE, NEXT = 0, 8, 16, 24, 32  # bytes from the start of generation's part of a row
 RUNNING, STOPPED, BROKEN = 0, 1, 2  # what became of a stream in a call
-TEMPERATURE, TOP_P, PENALTY, TOP_K, MAX_STEPS, MIN_STEPS = range(6)  # places in a call's settings
+TEMPERATURE, TOP_P, PENALTY, TOP_K, MAX_STEPS, MIN_STEPS = range(0, 48, 8)  # bytes from the start of a call's settings
+# Bytes from the start of a `Work.context`: arrays are addresses, so that no call between kernels counts references
+ARENA, STRIDE, PART, SLOTS, FEED, FIRST, LENGTH, VOICES, SIZES, STOPS, ENDS, SETTINGS = range(0, 96, 8)
+TOKENS, SCORES, MADE, STATUS, LANES, BASES, STRIDES, WEIGHTS = range(96, 160, 8)
 
 
 def token_states(voices: int) -> tuple[StateSpec, ...]:
@@ -54,153 +50,93 @@ def remember_prompts(arena, stride, part, slots, feed, first, length):
 
 
 @njit(nogil=True)
-def settle(row, part, i, lane, bases, strides, weights, sizes, settings, stops, ends, tokens, scores, made, status):
-    """Samples stream i's next token of each voice; whether the stream goes on.
-
-    row, part: the address of its row and the offset of generation's part. bases, strides, sizes (voices,): lane r's logits of
-    voice v are `sizes[v]` floats at bases[v] + r * strides[v]. stops[ends[v]:ends[v + 1]]: the voice's stop tokens.
-    tokens (B, max_steps, voices), scores, made, status (B,): what is there of each stream.
-    """
-    own, voices, n = row + part, len(sizes), made[i]
+def settle(call, i, lane):
+    """Samples stream i's next token of each voice from a lane's logits; whether the stream goes on. call: a `Work.context`."""
+    row = get_int64(call + ARENA) + get_int64(get_int64(call + SLOTS) + 8 * i) * get_int64(call + STRIDE)
+    own, voices, settings = row + get_int64(call + PART), get_int64(call + VOICES), get_int64(call + SETTINGS)
+    made, most = get_int64(call + MADE) + 8 * i, np.int64(get_float64(settings + MAX_STEPS))
+    n, scores = get_int64(made), get_int64(call + SCORES) + 8 * i
+    out = get_int64(call + TOKENS) + 4 * voices * (i * most + n)
     seed, count, seen = get_int64(own + SEED), get_int64(own + COUNT), get_int64(own + SEEN)
-    stopped, score = False, 0.0
+    barring = n < np.int64(get_float64(settings + MIN_STEPS))
+    stopped, score = False, get_float64(scores)
     for v in range(voices):
-        begin, end = ends[v], ends[v + 1]
+        ends = get_int64(call + ENDS) + 8 * v
+        stops, ways = get_int64(call + STOPS) + 8 * get_int64(ends), get_int64(ends + 8) - get_int64(ends)
+        logits = get_int64(get_int64(call + BASES) + 8 * v) + lane * get_int64(get_int64(call + STRIDES) + 8 * v)
+        size, recent = get_int64(get_int64(call + SIZES) + 8 * v), own + NEXT + 8 * voices + 4 * RECENT * v
         token, log_probability = sample(
-            bases[v] + lane * strides[v], weights, sizes[v], own + NEXT + 8 * voices + 4 * RECENT * v, min(seen, RECENT),
-            np.float32(settings[PENALTY]), stops, begin, end if n < settings[MIN_STEPS] else begin,
-            settings[TEMPERATURE], np.int64(settings[TOP_K]), settings[TOP_P], uniform(seed, count * voices + v),
+            logits, get_int64(call + WEIGHTS), size, recent, min(seen, RECENT), np.float32(get_float64(settings + PENALTY)),
+            stops, ways if barring else 0, get_float64(settings + TEMPERATURE),
+            np.int64(get_float64(settings + TOP_K)), get_float64(settings + TOP_P), uniform(seed, count * voices + v),
         )  # fmt: skip
         if token < 0:
-            status[i] = BROKEN
+            set_int64(get_int64(call + STATUS) + 8 * i, BROKEN)
             return False
-        tokens[i, n, v] = token
+        set_int32(out + 4 * v, token)
         score += log_probability
-        for j in range(begin, end):
-            stopped = stopped or stops[j] == token
+        for j in range(ways):
+            stopped = stopped or get_int64(stops + 8 * j) == token
     for v in range(voices):
-        set_int64(own + NEXT + 8 * v, tokens[i, n, v])
-        remember(own, voices, v, seen, tokens[i, n, v])
+        token = np.int64(get_int32(out + 4 * v))
+        set_int64(own + NEXT + 8 * v, token)
+        remember(own, voices, v, seen, token)
     set_int64(own + COUNT, count + 1)
     set_int64(own + SEEN, seen + 1)
     set_int64(own + SINCE, get_int64(row))
-    scores[i] += score
-    made[i] = n + 1
+    set_float64(scores, score)
+    set_int64(made, n + 1)
     if stopped:
-        status[i] = STOPPED
-    return not stopped and n + 1 < settings[MAX_STEPS]
+        set_int64(get_int64(call + STATUS) + 8 * i, STOPPED)
+    return not stopped and n + 1 < most
 
 
 @njit(nogil=True)
-def admit(lanes, n, width, begin, end):
+def admit(call, n, width, begin, end):
     """Fills lanes n.. with streams begin.., each at its first token: how many lanes are in use, and the next stream."""
+    lanes = get_int64(call + LANES)
     while n < width and begin < end:
-        lanes[n, 0], lanes[n, 1] = begin, 0
+        set_int64(lanes + 16 * n, begin)
+        set_int64(lanes + 16 * n + 8, 0)
         n, begin = n + 1, begin + 1
     return n, begin
 
 
 @njit(nogil=True)
-def token_address(own, feed, first, length, t, voices):
-    """Where the token lies that a stream steps next: in its prompt, or the one that was sampled."""
-    if t < length:
-        return feed + (first + t) * 8 * voices
-    return own + NEXT
+def row_address(call, lane):
+    """Where the row of the stream in a lane begins."""
+    i = get_int64(get_int64(call + LANES) + 16 * lane)
+    return get_int64(call + ARENA) + get_int64(get_int64(call + SLOTS) + 8 * i) * get_int64(call + STRIDE)
 
 
 @njit(nogil=True)
-def settle_lanes(lanes, n, arena, stride, part, slots, length, bases, strides, weights, sizes, settings, stops, ends,
-                 tokens, scores, made, status):  # fmt: skip
+def token_address(call, lane, row):
+    """Where the token lies that the stream in a lane steps next: in its prompt, or the one that was sampled."""
+    at = get_int64(call + LANES) + 16 * lane
+    i, t = get_int64(at), get_int64(at + 8)
+    if t < get_int64(get_int64(call + LENGTH) + 8 * i):
+        first = get_int64(get_int64(call + FIRST) + 8 * i)
+        return get_int64(call + FEED) + (first + t) * 8 * get_int64(call + VOICES)
+    return row + get_int64(call + PART) + NEXT
+
+
+@njit(nogil=True)
+def settle_lanes(call, n):
     """After a step of n lanes: samples where the prompt is through, and closes the gaps of streams that ended; lanes in use."""
-    kept = 0
+    lanes, lengths, kept = get_int64(call + LANES), get_int64(call + LENGTH), 0
     for r in range(n):
-        i, t = lanes[r, 0], lanes[r, 1] + 1
-        row = arena + slots[i] * stride
-        if t < length[i] or settle(
-            row, part, i, r, bases, strides, weights, sizes, settings, stops, ends, tokens, scores, made, status
-        ):
-            lanes[kept, 0], lanes[kept, 1] = i, t
+        i, t = get_int64(lanes + 16 * r), get_int64(lanes + 16 * r + 8) + 1
+        if t < get_int64(lengths + 8 * i) or settle(call, i, r):
+            set_int64(lanes + 16 * kept, i)
+            set_int64(lanes + 16 * kept + 8, t)
             kept += 1
     return kept
 
 
 @njit(nogil=True)
-def next_tokens(lanes, n, arena, stride, part, slots, feed, first, length, out):
+def next_tokens(call, n, out):
     """out (voices, n): the token of each voice that each lane steps next."""
-    voices, start = len(out), feed.ctypes.data
     for r in range(n):
-        i = lanes[r, 0]
-        own = arena + slots[i] * stride + part
-        at = token_address(own, start, first[i], length[i], lanes[r, 1], voices)
-        for v in range(voices):
+        at = token_address(call, r, row_address(call, r))
+        for v in range(len(out)):
             out[v, r] = get_int64(at + 8 * v)
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """The streams of one call and what comes of them, as arrays that kernels read and write.
-
-    slots, first, length (B,), feed (total, voices): as in `remember_prompts`; the first token of a feed may be the one that was
-    sampled last. sizes (voices,): entries of each voice's logits. settings, stops, ends, tokens, scores, made, status: as in `settle`.
-    """
-
-    slots: np.ndarray
-    feed: np.ndarray
-    first: np.ndarray
-    length: np.ndarray
-    sizes: np.ndarray
-    settings: np.ndarray
-    stops: np.ndarray
-    ends: np.ndarray
-    tokens: np.ndarray
-    scores: np.ndarray
-    made: np.ndarray
-    status: np.ndarray
-
-    @property
-    def arguments(self) -> tuple[np.ndarray, ...]:
-        """What kernels take last."""
-        return self.sizes, self.settings, self.stops, self.ends, self.tokens, self.scores, self.made, self.status
-
-
-class Logits:
-    """Room for the logits of some lanes, and for the weights that one row is sampled by; behind the voices' logits for the outputs beside them."""
-
-    def __init__(self, voices: "Voices", lanes: int):
-        widths = np.array([*(4 * size for size in voices.sizes), *(size for _, size in voices.beside)], np.int64)
-        widths = -(-widths // 8) * 8
-        line = int(widths.sum())
-        self._rows = np.empty((lanes, line // 8), np.float64)
-        self._weights = np.empty(max(voices.sizes) + 32, np.float32)
-        self.bases = self._rows.ctypes.data + np.cumsum(widths) - widths
-        self.strides = np.full(len(widths), line, np.int64)
-        self.weights = self._weights.ctypes.data
-
-
-_I64, _INDEX, _WIDE = types.int64, types.int64[::1], types.int64[:, ::1]
-OF_WORK = (
-    _INDEX, types.float64[::1], _INDEX, _INDEX, types.int32[:, :, ::1], types.float64[::1], _INDEX, _INDEX,
-)  # fmt: skip
-LOOP = (*[_I64] * 7, _INDEX, _WIDE, _INDEX, _INDEX, _WIDE, _INDEX, _INDEX, _I64, *OF_WORK)
-
-
-@cache
-def compiled() -> Any:
-    """`remember_prompts`, compiled once a process."""
-    from .cache import load_static  # which reads this file, to tell programs of its versions apart
-
-    signature = (_I64, _I64, _I64, _INDEX, _WIDE, _INDEX, _INDEX)
-    return load_static([remember_prompts], {"remember_prompts": [signature]})
-
-
-@cache
-def of_waves() -> Any:
-    """What goes before and after a step that is not compiled: `next_tokens` and `settle_lanes`."""
-    from .cache import load_static
-
-    lanes = (_WIDE, _I64, _I64, _I64, _I64, _INDEX)
-    signatures = {
-        "next_tokens": [(*lanes, _WIDE, _INDEX, _INDEX, _WIDE)],
-        "settle_lanes": [(*lanes, _INDEX, _INDEX, _INDEX, _I64, *OF_WORK)],
-    }
-    return load_static([next_tokens, settle_lanes], signatures)

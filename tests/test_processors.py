@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from undertow.engine import Engine
 from undertow.engine.artifact import read_artifact, write_artifact
@@ -16,18 +17,30 @@ AVX2 = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+sse4.2,+avx,+avx2,+
 STEP = """
 import sys
 import numpy as np
+import undertow.engine.processor as processor
+
+if len(sys.argv) > 4:
+    processor.processor = lambda: sys.argv[4]
 from undertow.engine import Engine
-from undertow.engine.gemm import GATE_ROWS
+from undertow.engine.gemm import ROWS
 
 engine, chunk = Engine(sys.argv[1], backend="numba", max_streams=16), np.load(sys.argv[2])
 outputs = engine.push_many({i: chunk[:, i] for i in range(chunk.shape[1])})
 np.save(sys.argv[3], np.stack([outputs[i] for i in range(chunk.shape[1])], 1))
-print(GATE_ROWS)
+print(ROWS)
 """
 
 
-def test_the_same_bits_with_other_vectors(tmp_path: Path) -> None:
-    """LSTM, GRU, a product, softmax and norm, compiled for eight lanes, give what the host's program gives, bit for bit."""
+@pytest.mark.parametrize(
+    ("environment", "told", "rows"),
+    [(AVX2, [], 6), ({}, ["+avx512f"], 8), ({}, ["+neon"], 4)],
+    ids=["vectors of AVX2", "tiles of AVX-512", "tiles of others"],
+)
+def test_the_same_bits_on_other_processors(
+    environment: dict[str, str], told: list[str], rows: int, tmp_path: Path
+) -> None:
+    """LSTM, GRU, a product, softmax and norm give what the host's program gives, bit for bit: compiled for eight lanes, and
+    in the tiles of any processor."""
     g = StepGraph(seed=5)
     x, size = g.input("x", (11,)), 11
     for i, (kind, letters, more) in enumerate(
@@ -42,11 +55,19 @@ def test_the_same_bits_with_other_vectors(tmp_path: Path) -> None:
     g.output("y", g.op("Softmax", g.linear(normed, 21, 37), axis=-1), (37,))
     artifact = g.artifact()
     write_artifact(tmp_path / "m.onnx", artifact.model, artifact.spec)
-    chunk = np.random.default_rng(3).normal(size=(9, 7, 11)).astype(np.float32)
+    chunk = (
+        np.random.default_rng(3).normal(size=(9, 15, 11)).astype(np.float32)
+    )  # whole tiles, small ones and single rows
     np.save(tmp_path / "chunk.npy", chunk)
-    command = [sys.executable, "-c", STEP, *(str(tmp_path / name) for name in ("m.onnx", "chunk.npy", "out.npy"))]
-    done = subprocess.run(command, env=os.environ | AVX2, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout.strip()) == (0, "3"), done.stderr
-    outputs = Engine(read_artifact(tmp_path / "m.onnx"), backend="numba").push_many({i: chunk[:, i] for i in range(7)})
-    ours = np.stack([outputs[i] for i in range(7)], 1)
+    command = [
+        sys.executable,
+        "-c",
+        STEP,
+        *(str(tmp_path / name) for name in ("m.onnx", "chunk.npy", "out.npy")),
+        *told,
+    ]
+    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, str(rows)), done.stderr
+    outputs = Engine(read_artifact(tmp_path / "m.onnx"), backend="numba").push_many({i: chunk[:, i] for i in range(15)})
+    ours = np.stack([outputs[i] for i in range(15)], 1)
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy").view(np.int32), ours.view(np.int32))

@@ -90,7 +90,7 @@ class Streams:
         return rows
 
     def close(self, row: int) -> None:
-        self.index.remove(row)
+        self.index.pop(self.index.key(row))
         self.spans.pop(row, None)
         self.quarantined.pop(row, None)
         self._closed.append(row)

@@ -142,10 +142,13 @@ class Arena:
         """The slot of a resident stream. Raises UnknownStreamError."""
         slot = self.index.get(key)
         if slot < 0:
-            raise UnknownStreamError(
-                f"stream {key!r} is not resident (never seen, closed, dropped or expired); {len(self.index)} streams are"
-            )
+            raise self._unknown(key)
         return slot
+
+    def _unknown(self, key: Key) -> UnknownStreamError:
+        return UnknownStreamError(
+            f"stream {key!r} is not resident (never seen, closed, dropped or expired); {len(self.index)} streams are"
+        )
 
     def open(self, key: Key, now: int) -> int:
         """A slot in its initial state for a new stream. Raises ArenaFullError."""
@@ -199,8 +202,9 @@ class Arena:
 
     def release(self, key: Key) -> None:
         """Forgets a stream; handles to its slot become stale."""
-        slot = self.slot(key)
-        self.index.remove(slot)
+        slot = self.index.pop(key)
+        if slot < 0:
+            raise self._unknown(key)
         self.generations[slot] += 1
         self._free.append(slot)
 

@@ -20,7 +20,7 @@ import numba
 import numpy as np
 from numba.core.dispatcher import Dispatcher
 
-from . import circular, functions, gemm, kernels, lanes, multiply, powers, sampling, simd, token_rows
+from . import circular, contexts, functions, gemm, kernels, lanes, multiply, powers, sampling, simd, token_rows
 from .processor import processor
 
 
@@ -36,7 +36,7 @@ def program_key(text: str) -> str:
     """The hash of everything that decides the machine code."""
     digest = hashlib.sha256()
     for part in (
-        text, *(Path(m.__file__ or "").read_text() for m in (simd, lanes, functions, circular, powers, multiply, gemm, kernels, sampling, token_rows)), sys.version, platform.machine(),
+        text, *(Path(m.__file__ or "").read_text() for m in (simd, contexts, lanes, functions, circular, powers, multiply, gemm, kernels, sampling, token_rows)), sys.version, platform.machine(),
         numba.__version__, llvmlite.__version__, np.__version__, processor(),
     ):  # fmt: skip
         digest.update(hashlib.sha256(part.encode()).digest())

@@ -164,11 +164,11 @@ class Generator:
             errors[keys[i]] = self.not_finite(keys[i], int(work.made[i]))
         made, status, scores = work.made.tolist(), work.status.tolist(), work.scores.tolist()
         results = {}
+        tokens = work.tokens[:, :, 0] if len(self.voices) == 1 else work.tokens
         for i, key in enumerate(keys):
             if status[i] != BROKEN:
-                tokens = work.tokens[i, : made[i]].astype(np.int64)
-                tokens = tokens[:, 0] if len(self.voices) == 1 else tokens
-                results[key] = Generation(tokens, scores[i], "stop" if status[i] == STOPPED else "length")
+                mine = tokens[i, : made[i]].astype(np.int64)
+                results[key] = Generation(mine, scores[i], "stop" if status[i] == STOPPED else "length")
         return results, errors
 
     def not_finite(self, key: Key, made: int) -> FrameError:

@@ -19,7 +19,7 @@ _SIGNATURES = {
     "find": [(_INDEX, _I64, _SLOTS, _MARKS, _I64)],
     "insert": [(_INDEX, _I64, _I64)],
     "insert_many": [(_INDEX, _SLOTS, _SLOTS)],
-    "erase": [(_INDEX, _I64)],
+    "pop": [(_INDEX, _I64)],
     "move": [(_INDEX, _I64, _I64)],
     "finite": [(types.Array(types.float32, rank, "C"),) for rank in (1, 2, 3, 4)],
 }
@@ -101,11 +101,14 @@ class KeyIndex(Generic[K]):
         self._do.insert(self._index, slot, hash(key))
         self._count += 1
 
-    def remove(self, slot: int) -> None:
-        """Forgets the key of a slot."""
-        self._do.erase(self._index, slot)
+    def pop(self, key: Any) -> int:
+        """Forgets a key: its slot, -1 where it is not resident."""
+        slot = self._do.pop(self._index, id(key))
+        if slot < 0:
+            return -1
         self._keys[slot] = None
         self._count -= 1
+        return slot
 
     def key(self, slot: int) -> Any:
         """The key of a slot that has one."""

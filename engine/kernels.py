@@ -131,6 +131,15 @@ def erase(index, slot):
 
 
 @njit
+def pop(index, key):
+    """Takes the key at an address out of the table: its slot, or as `get` says."""
+    slot = get(index, key)
+    if slot >= 0:
+        erase(index, slot)
+    return slot
+
+
+@njit
 def move(index, old_table, old_size):
     """Puts every slot of a smaller table into this one."""
     for place in range(old_size):
@@ -140,9 +149,8 @@ def move(index, old_table, old_size):
 
 
 @njit(nogil=True)
-def finite(values):
-    """Whether all of a C-ordered float32 array is finite: x - x is zero only then."""
-    at, size = values.ctypes.data, values.size
+def finite_floats(at, size):
+    """Whether all of `size` float32 at an address are finite: x - x is zero only then."""
     wrong = splat(np.float32(0))
     whole = size - size % LANES
     for j in range(0, 4 * whole, 4 * LANES):
@@ -152,3 +160,20 @@ def finite(values):
         x = get_float32(at + 4 * j)
         rest += x - x
     return fold_add(wrong) + rest == np.float32(0)
+
+
+@njit(nogil=True)
+def finite(values):
+    """Whether all of a C-ordered float32 array is finite."""
+    return finite_floats(values.ctypes.data, values.size)
+
+
+@intrinsic
+def call_block(typingctx, block, n, memory):
+    """`block(n, memory)` of a compiled program, whose address is given."""
+
+    def codegen(context: Any, b: Any, signature: Any, values: Any) -> Any:
+        kind = ir.FunctionType(_I64, [_I64, _I64])
+        return b.call(b.inttoptr(values[0], kind.as_pointer()), values[1:])
+
+    return types.int64(types.int64, types.int64, types.int64), codegen

@@ -1,12 +1,12 @@
 """Runs a compiled step graph over the arena."""
 
+import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from numba import types
 
 from .arena import address
 from .artifact import Artifact
@@ -14,9 +14,9 @@ from .cache import load_program
 from .compiler import generate
 from .errors import BackendError
 from .program import PAD_BYTES, Unsupported
+from .runners import Arrays, one_of, program_context, run_of
 from .section import Section
-from .token_program import loop_text
-from .token_work import LOOP, Logits, Work
+from .token_work import Logits, Work, loop
 from .voices import Voices
 
 _MIN_ROWS_A_THREAD = 32
@@ -36,32 +36,33 @@ class NumbaBackend:
             ) from None
         self.limits = source.limits
         self._section = section
-        self._run, self._one = self._compile(artifact)
-        self._generate: Any = None  # compiled when it is first used
+        self._block = load_program(source.text, {}).block
+        xs, ys = artifact.spec.inputs, artifact.spec.outputs
+        more_in, more_out = int(artifact.spec.frames_per_step > 1), int(artifact.spec.outputs_per_step > 1)
+        self._inputs = tuple((t.dtype, len(t.shape) + more_in) for t in xs)
+        self._outputs = tuple((t.dtype, len(t.shape) + more_out) for t in ys)
+        self._elements = math.prod(xs[0].shape)
+        self._run = run_of(_with_batch(self._inputs), _with_batch(self._outputs))
         self._memories = [self._memory() for _ in range(threads + 1)]
-        self._scratch = [int(address(m) + -address(m) % 64) for m in self._memories]
+        self._contexts = [self._context(memory) for memory in self._memories]
+        self._programs = [address(c) for c in self._contexts]
         self._busy = np.zeros(1, np.int64)  # 1 while a batch is stepped without the GIL
         self._pool = ThreadPoolExecutor(threads, "undertow") if threads > 1 else None
 
     def single(self, slot: int, generation: int) -> tuple[Any, np.ndarray]:
-        """The compiled step of one frame, `one(address of the context, *inputs, *outputs)`, and a handle's context for it."""
+        """For a program with an input and an output: the step of one frame, `one(address of the context, x, y)`, and a handle's context for it."""
         section, generations = self._section, address(self._section.arena.generations)
-        busy = address(self._busy)
-        values = (section.address, generations, self._scratch[-1], busy, slot, generation, section.stride)
-        return self._one, np.array(values, np.int64)
-
-    def _compile(self, artifact: Artifact) -> tuple[Any, Any]:
-        spec, i64 = artifact.spec, types.int64
-        more_in, more_out = int(spec.frames_per_step > 1), int(spec.outputs_per_step > 1)
-        single = [_array(t.dtype, max(1, len(t.shape) + more_in)) for t in spec.inputs]
-        single += [_array(t.dtype, max(1, len(t.shape) + more_out)) for t in spec.outputs]
-        many = [_array(t.dtype, len(t.shape) + more_in + 1) for t in spec.inputs] + [
-            _array(t.dtype, len(t.shape) + more_out + 1) for t in spec.outputs
-        ]
-        index = types.Array(i64, 1, "C")
-        signatures = (i64, i64, i64, index, index, index, index, i64, i64, i64, *many), (i64, *single)
-        module = load_program(self.source.text, {"run": [signatures[0]], "one": [signatures[1]]})
-        return module.run, module.one
+        values = (
+            section.address,
+            generations,
+            self._programs[-1],
+            address(self._busy),
+            slot,
+            generation,
+            section.stride,
+        )
+        arrays = [(dtype, max(1, rank)) for dtype, rank in (*self._inputs, *self._outputs)]
+        return one_of(*arrays), np.array((*values, self._elements), np.int64)
 
     def _memory(self) -> np.ndarray:
         source = self.source
@@ -72,6 +73,13 @@ class NumbaBackend:
         entries[1] = address(source.parameters)
         entries[2] = address(memory) + skip + tables + np.arange(source.block) * source.scratch_row
         return memory
+
+    def _context(self, memory: np.ndarray) -> np.ndarray:
+        source = self.source
+        aligned = address(memory) + -address(memory) % 64
+        return program_context(
+            self._block.address, aligned, source.block, len(source.tables), source.steps, source.sizes
+        )
 
     def run(
         self,
@@ -88,25 +96,23 @@ class NumbaBackend:
         self._split(
             len(slots),
             _MIN_ROWS_A_THREAD,
-            lambda i, begin, end: self._run(self._scratch[i], *work, begin, end, *inputs, *outputs),
+            lambda i, begin, end: self._run(self._programs[i], *work, begin, end, *inputs, *outputs),
         )
 
     def generate(self, voices: Voices, part: int, work: Work, now: int) -> None:
         """Tokens of each stream from its prompt until it ends. part: the offset of generation's part of a row from this stage's."""
-        if self._generate is None:
-            self._generate = load_program(loop_text(self.source, voices), {"generate": [LOOP]}).generate
-        loop, block = self._generate, self.source.block
+        sampled, block = loop(), self.source.block
 
         def some(i: int, begin: int, end: int) -> None:
             lanes, logits = np.empty((block, 2), np.int64), Logits.room(voices, block)
             context = work.context(self._section, part, lanes, logits)
-            loop(self._scratch[i], address(context), now, begin, end)
+            sampled(self._programs[i], address(context), now, begin, end)
 
         self._split(len(work.slots), 1, some)
 
     def _split(self, count: int, least: int, run: Callable[[int, int, int], None]) -> None:
         """run(thread, begin, end) over 0..count, on as many threads as get at least so many streams each."""
-        parts = 1 if self._pool is None else max(1, min(len(self._scratch) - 1, count // least))
+        parts = 1 if self._pool is None else max(1, min(len(self._programs) - 1, count // least))
         self._busy[0] = 1
         try:
             if parts == 1 or self._pool is None:
@@ -120,9 +126,8 @@ class NumbaBackend:
             self._busy[0] = 0
 
 
-def _array(dtype: str, rank: int) -> types.Array:
-    kind = {"float32": types.float32, "int64": types.int64, "int32": types.int32, "bool": types.boolean}[dtype]
-    return types.Array(kind, rank, "C")
+def _with_batch(arrays: Arrays) -> Arrays:
+    return tuple((dtype, rank + 1) for dtype, rank in arrays)
 
 
 def seconds(call: Any, times: int = 5) -> float:

@@ -9,6 +9,9 @@ import numpy as np
 from numba import njit
 
 from .artifact import StateSpec
+from .contexts import BLOCK, FIRST_TENSOR, MEMORY, TABLES, TENSORS, WIDTH
+from .kernels import call_block
+from .layout import FRAMES, LAST_ACTIVE
 from .sampling import RECENT, sample, uniform
 from .simd import get_float64, get_int32, get_int64, set_float64, set_int32, set_int64
 
@@ -17,7 +20,7 @@ RUNNING, STOPPED, BROKEN = 0, 1, 2  # what became of a stream in a call
 TEMPERATURE, TOP_P, PENALTY, TOP_K, MAX_STEPS, MIN_STEPS = range(0, 48, 8)  # bytes from the start of a call's settings
 # Bytes from the start of a `Work.context`: arrays are addresses, so that no call between kernels counts references
 ARENA, STRIDE, PART, SLOTS, FEED, FIRST, LENGTH, VOICES, SIZES, STOPS, ENDS, SETTINGS = range(0, 96, 8)
-TOKENS, SCORES, MADE, STATUS, LANES, BASES, STRIDES, WEIGHTS = range(96, 160, 8)
+TOKENS, SCORES, MADE, STATUS, LANES, BASES, STRIDES, OUTPUT_TABLES, OUTPUTS, WEIGHTS = range(96, 176, 8)
 
 
 def token_states(voices: int) -> tuple[StateSpec, ...]:
@@ -131,6 +134,38 @@ def settle_lanes(call, n):
             set_int64(lanes + 16 * kept + 8, t)
             kept += 1
     return kept
+
+
+@njit(nogil=True)
+def generate(program, call, now, begin, end):
+    """Tokens of streams begin..end, each from its prompt until it ends: steps a block of them, samples, feeds the tokens back.
+
+    A block's lanes are refilled: when a stream ends, the next one takes its lane, so blocks stay full whatever the streams'
+    lengths are. A row does not depend on the rows beside it, so neither do the tokens.
+    """
+    block, memory, width = get_int64(program + BLOCK), get_int64(program + MEMORY), get_int64(program + WIDTH)
+    line, voices, outputs = 8 * width, get_int64(call + VOICES), get_int64(call + OUTPUTS)
+    valid, ones = line * (FIRST_TENSOR + get_int64(program + TENSORS)), memory + line * get_int64(program + TABLES)
+    bases, strides, tables = get_int64(call + BASES), get_int64(call + STRIDES), get_int64(call + OUTPUT_TABLES)
+    n, following = np.int64(0), begin
+    while True:
+        n, following = admit(call, n, width, following, end)
+        if n == 0:
+            return
+        for r in range(n):
+            row, at = row_address(call, r), memory + 8 * r
+            token = token_address(call, r, row)
+            set_int64(row + FRAMES, get_int64(row + FRAMES) + 1)
+            set_int64(row + LAST_ACTIVE, now)
+            set_int64(at, row)
+            for v in range(voices):
+                set_int64(at + line * (FIRST_TENSOR + v), token + 8 * v)
+            for i in range(0, 8 * outputs, 8):
+                set_int64(at + line * get_int64(tables + i), get_int64(bases + i) + r * get_int64(strides + i))
+            set_int64(at + valid, ones + 8 * r)
+            set_int64(ones + 8 * r, 1)
+        call_block(block, n, memory)  # pyright: ignore[reportCallIssue]
+        n = settle_lanes(call, n)
 
 
 @njit(nogil=True)

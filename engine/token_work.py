@@ -10,8 +10,9 @@ from numba import types
 
 from .arena import address
 from .cache import load_static
+from .contexts import FIRST_TENSOR
 from .section import Section
-from .token_rows import next_tokens, remember_prompts, settle_lanes
+from .token_rows import generate, next_tokens, remember_prompts, settle_lanes
 from .voices import Voices
 
 
@@ -47,10 +48,11 @@ class Work:
         whole = [_pointer(a, "int64") for a in (self.slots, self.feed, self.first, self.length)]
         how = [_pointer(a, "int64") for a in (self.sizes, self.stops, self.ends)]
         made = [_pointer(a, "int64") for a in (self.made, self.status)]
-        room = [_pointer(a, "int64") for a in (lanes, logits.bases, logits.strides)]
+        room = [_pointer(a, "int64") for a in (lanes, logits.bases, logits.strides, logits.tables)]
         numbers = [
             section.address, section.stride, part, *whole, len(self.sizes), *how, _pointer(self.settings, "float64"),
-            _pointer(self.tokens, "int32"), _pointer(self.scores, "float64"), *made, *room, _pointer(logits.weights, "float32"),
+            _pointer(self.tokens, "int32"), _pointer(self.scores, "float64"), *made, *room, len(logits.tables),
+            _pointer(logits.weights, "float32"),
         ]  # fmt: skip
         return np.array(numbers, np.int64)
 
@@ -66,12 +68,14 @@ def _pointer(array: np.ndarray, dtype: str) -> int:
 class Logits:
     """Where the voices' logits of some lanes lie, and room for the weights that one row is sampled by.
 
-    bases, strides: where lane 0's are, and bytes from a lane's to the next one's. memory: what these are addresses in.
+    bases, strides: where lane 0's are, and bytes from a lane's to the next one's. tables: of a program, for each of those.
+    memory: what these are addresses in.
     """
 
     memory: tuple[np.ndarray, ...]
     bases: np.ndarray
     strides: np.ndarray
+    tables: np.ndarray
     weights: np.ndarray
 
     @classmethod
@@ -80,7 +84,7 @@ class Logits:
         bases, strides = (
             np.array(n, np.int64) for n in zip(*((address(a), a.strides[0]) for a in arrays), strict=True)
         )
-        return cls(tuple(arrays), bases, strides, _weights(max(a.shape[1] for a in arrays)))
+        return cls(tuple(arrays), bases, strides, np.zeros(0, np.int64), _weights(max(a.shape[1] for a in arrays)))
 
     @classmethod
     def room(cls, voices: Voices, lanes: int) -> "Logits":
@@ -90,7 +94,9 @@ class Logits:
         line = int(widths.sum())
         rows = np.empty((lanes, line // 8), np.float64)
         bases, strides = address(rows) + np.cumsum(widths) - widths, np.full(len(widths), line, np.int64)
-        return cls((rows,), bases, strides, _weights(max(voices.sizes)))
+        places = [*(y for _, y in voices.pairs), *(y for y, _ in voices.beside)]
+        tables = np.array(places, np.int64) + FIRST_TENSOR + len(voices)
+        return cls((rows,), bases, strides, tables, _weights(max(voices.sizes)))
 
 
 def _weights(most: int) -> np.ndarray:
@@ -99,7 +105,6 @@ def _weights(most: int) -> np.ndarray:
 
 
 _I64, _INDEX, _WIDE = types.int64, types.int64[::1], types.int64[:, ::1]
-LOOP = (_I64,) * 5  # the types of `generate` in a program
 
 
 @cache
@@ -107,6 +112,12 @@ def compiled() -> Any:
     """`remember_prompts`, compiled once a process."""
     signature = (_I64, _I64, _I64, _INDEX, _WIDE, _INDEX, _INDEX)
     return load_static([remember_prompts], {"remember_prompts": [signature]})
+
+
+@cache
+def loop() -> Any:
+    """`generate` over a compiled program."""
+    return load_static([generate], {"generate": [(_I64,) * 5]}).generate
 
 
 @cache

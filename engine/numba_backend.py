@@ -65,20 +65,20 @@ class NumbaBackend:
         return one_of(*arrays), np.array((*values, self._elements), np.int64)
 
     def _memory(self) -> np.ndarray:
+        """Tables and scratch of a program, from a multiple of 64 bytes on."""
         source = self.source
         tables = (len(source.tables) + 1) * source.block * 8
         memory = np.zeros(tables + source.block * source.scratch_row + PAD_BYTES + 64, np.uint8)
-        skip = -address(memory) % 64
-        entries = memory[skip : skip + tables].view(np.int64).reshape(-1, source.block)
+        memory = memory[-address(memory) % 64 :]
+        entries = memory[:tables].view(np.int64).reshape(-1, source.block)
         entries[1] = address(source.parameters)
-        entries[2] = address(memory) + skip + tables + np.arange(source.block) * source.scratch_row
+        entries[2] = address(memory) + tables + np.arange(source.block) * source.scratch_row
         return memory
 
     def _context(self, memory: np.ndarray) -> np.ndarray:
         source = self.source
-        aligned = address(memory) + -address(memory) % 64
         return program_context(
-            self._block.address, aligned, source.block, len(source.tables), source.steps, source.sizes
+            self._block.address, address(memory), source.block, len(source.tables), source.steps, source.sizes
         )
 
     def run(

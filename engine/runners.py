@@ -30,7 +30,7 @@ from .contexts import (
     STRIDE,
     TABLES,
     WIDTH,
-)  # fmt: skip
+)
 from .layout import FRAMES, LAST_ACTIVE
 
 
